@@ -1,0 +1,107 @@
+# The face of the project. `make` alone lists the targets; docs/architecture.md tells what stands behind them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+MODE ?= native
+SCENARIO ?= average
+ARGS ?=
+SOURCES := service observability loadtest compose dashboards alerts tests
+
+.PHONY: help install programs demo up down status logs load test test-stack test-faults check format \
+	alerts dashboards lock capacity bench
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# -- install ---------------------------------------------------------------------------------------------
+
+$(STAMP): requirements/dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 ..."; exit 2; }
+	@[ -x $(PY) ] || $(PYTHON) -m venv $(VENV) \
+	  || { echo "A virtual environment could not be made. On Debian or Ubuntu: apt install python3-venv"; exit 2; }
+	@echo "Installing the Python packages of $< ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+install: $(STAMP) ## install the Python packages into .venv
+
+programs: install ## fetch or build Prometheus, Loki, Tempo ... into the cache
+	@$(PY) -m compose.binaries fetch || echo "The rest goes on without what is missing."
+
+# -- run -------------------------------------------------------------------------------------------------
+
+demo: install ## everything, then 60 s of load, the verdict, the report and the URLs
+	@$(PY) -m compose up --mode $(MODE)
+	@$(PY) -m compose run -- $(PY) -m service.db seed
+	@status=0; $(MAKE) load SCENARIO=demo || status=$$?; $(PY) -m compose endpoints --show; exit $$status
+
+up: install ## start the stack and wait until it is healthy
+	@$(PY) -m compose up --mode $(MODE)
+
+down: install ## stop the stack (its data stays)
+	@$(PY) -m compose down
+
+status: install ## what runs, where, and in which version
+	@$(PY) -m compose status
+
+logs: install ## the newest log lines of every component (ARGS="api -f")
+	@$(PY) -m compose logs $(ARGS)
+
+load: install ## a load test against the running stack (SCENARIO=average)
+	@$(PY) -m loadtest run --scenario $(SCENARIO) --stack $(ARGS)
+
+# -- prove -----------------------------------------------------------------------------------------------
+
+test: programs ## every test that this machine can run (ARGS="tests/contract -k redis")
+	@$(PY) -m pytest -rs $(ARGS)
+
+test-stack: programs ## the tests against the live stack
+	@$(PY) -m pytest -rs tests/stack $(ARGS)
+
+test-faults: programs ## the tests that break the live stack
+	@$(PY) -m pytest -rs tests/faults $(ARGS)
+
+check: install ## format, lint, types, import direction, generated files, rules, configuration
+	@$(VENV)/bin/ruff format --check --quiet $(SOURCES) || { echo "Run: make format"; exit 1; }
+	@$(VENV)/bin/ruff check --quiet $(SOURCES)
+	@$(VENV)/bin/mypy --no-error-summary
+	@$(VENV)/bin/lint-imports --no-timing | tail -4
+	@$(PY) -m service.settings --example | diff -u .env.example - || { echo "Run: $(PY) -m service.settings --example > .env.example"; exit 1; }
+	@$(PY) -m dashboards.build --check
+	@$(PY) -m alerts.verify
+	@$(PY) -m compose verify
+	@echo "check: all good"
+
+format: install ## format the sources and mend what the linter can
+	@$(VENV)/bin/ruff check --fix --quiet $(SOURCES) || true
+	@$(VENV)/bin/ruff format --quiet $(SOURCES)
+
+# -- generate --------------------------------------------------------------------------------------------
+
+alerts: install ## alert and recording rules from alerts/slo.yaml
+	@$(PY) -m alerts.build
+
+dashboards: install ## the dashboards' JSON
+	@$(PY) -m dashboards.build
+
+LOCK := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --no-header pyproject.toml
+lock: install ## compile requirements/*.lock from pyproject.toml (ARGS=--upgrade)
+	@$(LOCK) $(ARGS) --extra stack --extra dev -o requirements/dev.lock
+	@$(LOCK) -c requirements/dev.lock -o requirements/service.lock
+	@$(LOCK) -c requirements/dev.lock --extra ansible -o requirements/ansible.lock
+
+# -- to come ---------------------------------------------------------------------------------------------
+
+capacity: ## (not built yet) the highest arrival rate that meets the SLOs
+	@echo "make capacity is not built yet."; exit 2
+
+bench: ## (not built yet) telemetry cost and peers
+	@echo "make bench is not built yet."; exit 2
