@@ -1,0 +1,1 @@
+"""The stack: one table of components, and what starts, watches and stops them."""

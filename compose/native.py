@@ -1,0 +1,230 @@
+"""The stack as plain processes: `Stack(state, only).up()`, `.down()`, and faults by component."""
+
+import json
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from compose import halt, ports, processes, secret
+from compose.components import COMPONENTS, by_name, closure
+from compose.configure import Plan, Setting, plan, remove, write_targets
+from compose.events import GOOD, Event, Phase, Report, silent
+from compose.launch import launch
+from compose.model import Component, MissingProgramError, StackError
+from compose.paths import Paths
+from compose.programs import Resolved, resolve
+from compose.ready import is_ready
+from compose.start import Outcome, start_all
+from compose.state import Known, State, locked, write
+
+
+class Stack:
+    """One stack of components and its state folder.
+
+    Used as a context manager it is brought up, and on leaving is taken down with its data kept.
+
+    Args:
+        state: folder for everything it keeps; `YARDSTICK_STATE` or `.stack` if None.
+        only: components to start, what they need included; all if None.
+        table: what there is to start.
+        report: told of every step.
+    """
+
+    def __init__(
+        self,
+        state: Path | None = None,
+        only: Iterable[str] | None = None,
+        *,
+        table: tuple[Component, ...] = COMPONENTS,
+        report: Report = silent,
+    ) -> None:
+        self.paths = Paths.of(state)
+        self.table = table
+        self.selected = table if only is None else closure(only, table)
+        self.report = report
+
+    def __enter__(self) -> Self:
+        outcome = self.up()
+        bad = [f"{name}: {text}" for name, (phase, text) in outcome.items() if phase not in GOOD]
+        if bad:
+            self.down()
+            raise StackError("\n".join(bad))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.down()
+
+    def up(self) -> dict[str, Outcome]:
+        """Start what does not run or has changed, and wait until all of it is ready.
+
+        An interrupt stops what this call started. A component that fails leaves the others running.
+
+        Returns:
+            How each selected component ended up, and a text on what went wrong.
+
+        Raises:
+            StackError: if nothing could be started at all.
+        """
+        with locked(self.paths, self._remark):
+            state = self._load()
+            halt.end_leftovers(self.paths, state, self.table, self.report)
+            for name in [n for n in state.running if n not in by_name(self.table)]:
+                state.set_running(name, None)
+            outcomes, programs = self._find_programs(state)
+            setting = self._setting(state, set(programs))
+            plans = {
+                name: plan(by_name(self.table)[name], found, setting) for name, found in programs.items()
+            }
+            write_targets(setting, self.table, self.paths.config("prometheus") / "targets")
+            state.wanted = [name for name in by_name(self.table) if name in setting.present]
+            state.save()
+            outcomes |= start_all(plans, self.selected, setting, state, self.report)
+            self._write_endpoints(setting)
+            return {component.name: outcomes[component.name] for component in self.selected}
+
+    def down(self, *, volumes: bool = False) -> None:
+        """Stop every component and whatever else bears this stack's marker; harmless when nothing runs.
+
+        Args:
+            volumes: remove data, logs and configuration too; secrets stay.
+        """
+        if not self.paths.state.is_dir():
+            return
+        with locked(self.paths, self._remark):
+            state = self._load()
+            halt.stop_all(self.table, state, self.report)
+            halt.end_leftovers(self.paths, state, self.table, self.report)
+            self.paths.endpoints.unlink(missing_ok=True)
+            state.running, state.wanted = {}, []
+            state.save()
+            ports.release(self.paths.state)
+            if volumes:
+                for name in ("data", "logs", "config"):
+                    remove(self.paths.state / name)
+                self.paths.file.unlink()
+
+    def start(self, name: str) -> None:
+        """Start one component, with the ports it had, and wait until it is ready.
+
+        Raises:
+            StackError: if it cannot be had or does not become ready.
+        """
+        with locked(self.paths, self._remark):
+            state = self._load()
+            component = self._component(name)
+            known = state.programs.get(name, Known(reasons=["the stack has not been brought up"]))
+            if known.reasons:
+                raise MissingProgramError(name, tuple(known.reasons))
+            halt.stop(component, state, self.report)
+            setting = self.setting(state)
+            program = Resolved(Path(known.path), known.version, known.source)
+            launch(plan(component, program, setting), setting, state, self.report, threading.Event())
+            self.report(Event(name, Phase.READY))
+
+    def stop(self, name: str) -> None:
+        """Stop one component in its own way; the others stay, and it stays a scrape target."""
+        with locked(self.paths, self._remark):
+            halt.stop(self._component(name), self._load(), self.report)
+
+    def kill(self, name: str) -> None:
+        """Kill one component at once, as a crash would."""
+        with locked(self.paths, self._remark):
+            state = self._load()
+            running = state.running.get(self._component(name).name)
+            if running and not processes.is_stranger(running.pid, self.paths.state):
+                processes.end([(running.pid, running.started)], processes.KILL, 5.0)
+
+    def wait_ready(self, name: str, seconds: float = 60.0) -> None:
+        """Wait until a component's check passes.
+
+        Raises:
+            StackError: if it does not within `seconds`.
+        """
+        state = self._load()
+        setting = self.setting(state)
+        component = self._component(name)
+        pause = threading.Event()
+        waited = 0.0
+        while not is_ready(component, Path(state.programs[name].path), setting):
+            if waited >= seconds:
+                raise StackError(f"{name} is not ready after {seconds:.0f} s")
+            pause.wait(0.1)
+            waited += 0.1
+
+    def pid(self, name: str) -> int | None:
+        """The process of a component, if it runs."""
+        running = self._load().running.get(self._component(name).name)
+        return running.pid if running and processes.alive(running.pid, running.started) else None
+
+    def endpoints(self) -> dict[str, str]:
+        """Addresses by name, as in `endpoints.json`; empty when the stack is down."""
+        try:
+            content = json.loads(self.paths.endpoints.read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        return {str(name): str(address) for name, address in content.items()}
+
+    def setting(self, state: State) -> Setting:
+        """What the templates are filled with, from the remembered ports."""
+        return Setting(self.paths, state.ports, secret.values(self.paths.secrets), frozenset(state.wanted))
+
+    def _setting(self, state: State, programs: set[str]) -> Setting:
+        def held(name: str) -> bool:
+            running = state.running.get(name)
+            return running is not None and processes.alive(running.pid, running.started)
+
+        state.ports, moved = ports.allocate(self.paths.state, self.table, state.ports, held)
+        for move in moved:
+            if move.component in programs and not held(move.component):
+                text = f"uses port {move.given} for {move.port}: {move.usual} is held by {move.holder}"
+                self.report(Event(None, None, f"{move.component} {text}"))
+        present = frozenset(programs) | {name for name in state.wanted if name in by_name(self.table)}
+        return Setting(self.paths, state.ports, secret.values(self.paths.secrets), present)
+
+    def _find_programs(self, state: State) -> tuple[dict[str, Outcome], dict[str, Resolved]]:
+        outcomes: dict[str, Outcome] = {}
+        programs: dict[str, Resolved] = {}
+        for component in self.selected:
+            name = component.name
+            self.report(Event(name, Phase.LOOKING))
+            try:
+                found = resolve(component.program, self._remark)
+            except MissingProgramError as error:
+                state.programs[name] = Known(reasons=list(error.reasons))
+                outcomes[name] = (Phase.MISSING, "; ".join(error.reasons))
+                self.report(Event(name, *outcomes[name]))
+            else:
+                state.programs[name] = Known(str(found.path), found.version, found.source)
+                programs[name] = found
+                self.report(Event(name, Phase.WAITING))
+        return outcomes, programs
+
+    def _write_endpoints(self, setting: Setting) -> None:
+        addresses = {
+            name: setting.fill(template, component.name, secrets=True)
+            for component in self.table
+            if component.name in setting.present
+            for name, template in component.endpoints.items()
+        }
+        write(self.paths.endpoints, json.dumps(addresses, indent=1) + "\n")
+
+    def _component(self, name: str) -> Component:
+        return (
+            closure([name], self.table)[-1] if name in by_name(self.table) else closure([name], self.table)[0]
+        )
+
+    def _load(self) -> State:
+        state = State.load(self.paths.file)
+        if state.trouble:
+            self._remark(state.trouble)
+        return state
+
+    def _remark(self, text: str) -> None:
+        self.report(Event(None, None, text))
+
+
+__all__ = ["Plan", "Stack"]
