@@ -1,0 +1,109 @@
+"""Secrets and personal data are masked before a record leaves the process: by key, and by pattern in text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+MASK = "[redacted]"
+TEXT_LIMIT = 32_768
+_DEPTH = 8
+_ITEMS = 1_000
+
+# Compared with the key in lower case without "-", "_", "." and spaces.
+_PARTS = (
+    "password", "passwd", "passphrase", "secret", "token", "authorization", "cookie", "apikey", "privatekey",
+    "credential", "email", "iban", "cardnumber", "creditcard", "accountnumber", "phonenumber",
+)  # fmt: skip
+_WHOLE = frozenset(
+    {"pwd", "pw", "pass", "card", "pan", "cvv", "cvc", "pin", "ssn", "phone", "mobile", "bic", "jwt", "dsn"}
+)
+_SEPARATORS = str.maketrans("", "", "-_. ")
+_CACHE_LIMIT = 4_096
+_sensitive: dict[str, bool] = {}
+
+# A user name or password in a URL. Both classes stop at the next slash, so that the search stays linear.
+_URL = re.compile(r"://([^\s/:@]*):([^\s/]*)@")
+_URL_USER = re.compile(r"://([^\s/:@]+)@")
+_BEARER = re.compile(r"\b(bearer)\s+[a-z0-9._~+/=-]{6,}", re.IGNORECASE)
+_ASSIGNED = re.compile(
+    r"\b(password|passwd|pwd|secret|token|access_token|refresh_token|api[_-]?key|authorization|set-cookie|cookie)"
+    r"([\"']?\s*[=:]\s*[\"']?)(?:basic\s+|bearer\s+)?[^\s\"',;&)}\]]+",
+    re.IGNORECASE,
+)
+_JWT = re.compile(r"\beyJ[\w-]{6,}\.[\w-]{6,}\.[\w-]*")
+
+
+def is_sensitive(key: str) -> bool:
+    """Whether values under this key are masked: `password`, `X-Api-Key`, `set_cookie`, `userEmail`, `iban`."""
+    known = _sensitive.get(key)
+    if known is None:
+        plain = key.lower().translate(_SEPARATORS)
+        known = plain in _WHOLE or any(part in plain for part in _PARTS)
+        if len(_sensitive) < _CACHE_LIMIT:
+            _sensitive[key] = known
+    return known
+
+
+def redact_text(text: str) -> str:
+    """The text without credentials: URLs with passwords, bearer tokens, JWTs, `password=...`. Cut to 32 KB."""
+    if len(text) > TEXT_LIMIT:
+        text = text[:TEXT_LIMIT] + "..."
+    if "://" in text and "@" in text:
+        text = _URL.sub(rf"://\1:{MASK}@", text)
+        text = _URL_USER.sub(f"://{MASK}@", text)
+    if "eyJ" in text:
+        text = _JWT.sub(MASK, text)
+    if "earer" in text or "EARER" in text:
+        text = _BEARER.sub(rf"\1 {MASK}", text)
+    if "=" in text or ":" in text:
+        text = _ASSIGNED.sub(rf"\1\2{MASK}", text)
+    return text
+
+
+def redact(value: Any, _depth: int = 0) -> Any:
+    """A copy of a value that is fit to be written; the caller's own object is never changed.
+
+    Containers are followed eight levels down and to 1,000 items; what lies beyond is given as text.
+    """
+    if isinstance(value, str):
+        return redact_text(value)
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if _depth >= _DEPTH:
+        return redact_text(_text(value))
+    if isinstance(value, Mapping):
+        return {
+            (name := key if isinstance(key, str) else str(key)): mask(item)
+            if is_sensitive(name)
+            else redact(item, _depth + 1)
+            for key, item in _first(value.items())
+        }
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [redact(item, _depth + 1) for item in _first(value)]
+    if isinstance(value, (bytes, bytearray)):
+        return redact_text(value[:TEXT_LIMIT].decode("utf-8", "backslashreplace"))
+    return value if type(value).__module__ in _AS_THEY_ARE else redact_text(_text(value))
+
+
+def mask(value: Any) -> Any:
+    """Nothing and yes/no reveal nothing; everything else under a sensitive key is masked."""
+    return value if value is None or isinstance(value, bool) else MASK
+
+
+_AS_THEY_ARE = frozenset({"datetime", "uuid"})
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception as error:  # noqa: BLE001 - a broken __str__ must not lose the log line
+        return f"<{type(value).__name__}: str() raised {type(error).__name__}>"
+
+
+def _first(items: Any) -> Any:
+    for index, item in enumerate(items):
+        if index >= _ITEMS:
+            return
+        yield item
