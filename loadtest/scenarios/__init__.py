@@ -1,0 +1,1 @@
+"""Journeys: what users of a target do."""
