@@ -1,6 +1,9 @@
-"""Traces, metrics and logs for an ASGI service and its workers. See README.md for the three lines to adopt it."""
+"""Traces, metrics and logs for an ASGI service and its workers.
 
-from observability.asgi import TelemetryMiddleware
+README.md has the three lines that adopt it.
+"""
+
+from observability.asgi import TelemetryMiddleware, instrument
 from observability.context import RequestContext, bind, bound, current
 from observability.database import instrument_redis, instrument_sqlalchemy
 from observability.event_loop import EventLoopMonitor
@@ -25,6 +28,7 @@ __all__ = [
     "bound",
     "current",
     "get_logger",
+    "instrument",
     "instrument_redis",
     "instrument_sqlalchemy",
     "redact",

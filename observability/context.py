@@ -1,7 +1,7 @@
 """Who and what the current request or job is about, carried beside the trace context.
 
-One mutable `RequestContext` per request: a dependency that runs in a worker thread, or below a middleware that
-starts a task of its own, fills in the same object, so that the access line at the edge still knows the user.
+One mutable `RequestContext` per request: a dependency that runs in a worker thread, or below a middleware
+that starts a task of its own, fills in the same object, so that the access line at the edge knows the user.
 """
 
 from __future__ import annotations

@@ -28,10 +28,11 @@ def instrument_sqlalchemy(telemetry: Telemetry, engine: AsyncEngine, *, roots: b
     _stable_conventions()
     from opentelemetry.instrumentation.sqlalchemy.engine import EngineTracer  # noqa: PLC0415
 
-    tracer = _tracer(telemetry, "opentelemetry.instrumentation.sqlalchemy", roots=roots)
+    provider: TracerProvider = telemetry.provider if roots else _ChildOnlyProvider(telemetry.provider)
+    tracer = provider.get_tracer("opentelemetry.instrumentation.sqlalchemy")
     # The pool is measured where it is opened; this instrument goes nowhere.
     usage = metrics.NoOpMeter("pool").create_up_down_counter("db.client.connections.usage")
-    EngineTracer(tracer, engine.sync_engine, usage)
+    EngineTracer(tracer, engine.sync_engine, usage)  # type: ignore[no-untyped-call]
 
 
 def instrument_redis(telemetry: Telemetry, client: Redis, *, roots: bool = False) -> None:
@@ -47,12 +48,6 @@ def instrument_redis(telemetry: Telemetry, client: Redis, *, roots: bool = False
 
 def _stable_conventions() -> None:
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database")
-
-
-def _tracer(telemetry: Telemetry, name: str, *, roots: bool) -> Tracer:
-    assert telemetry.provider is not None
-    tracer = telemetry.provider.get_tracer(name)
-    return tracer if roots else _ChildOnlyTracer(tracer)
 
 
 class _ChildOnlyProvider(TracerProvider):

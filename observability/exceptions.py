@@ -22,8 +22,8 @@ def structured(error: BaseException, limit: int = LIMIT_BYTES) -> list[dict[str,
     """The exception, then what caused it, as `[{type, value, frames: [{file, line, function}]}]`.
 
     Frames run from the outermost call to the place of the raise. The members of an exception group are under
-    `exceptions`. The result encodes to at most `limit` bytes of JSON: the text is cut first, then frames from the
-    middle, then the far end of the chain.
+    `exceptions`. The result encodes to at most `limit` bytes of JSON: text and the middle frames are cut
+    first, then the far end of the chain.
     """
     chain = _chain(error, 0)
     frames, value = _FRAMES, _VALUE_LIMIT
@@ -59,6 +59,15 @@ def stacktrace(error: BaseException) -> str:
     """The usual traceback text, redacted, cut from the front to 32 KB: for a span's exception event."""
     text = "".join(traceback.format_exception(error))
     return _encodable(redact_text(text[-LIMIT_BYTES:]))
+
+
+def span_attributes(error: BaseException) -> dict[str, str]:
+    """The attributes of a span's `exception` event, without credentials."""
+    return {
+        "exception.type": type_name(error),
+        "exception.message": message(error),
+        "exception.stacktrace": stacktrace(error),
+    }
 
 
 def _chain(error: BaseException, depth: int) -> list[dict[str, Any]]:

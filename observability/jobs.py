@@ -17,9 +17,8 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode
 
 from observability import logs
-from observability.asgi import exception_attributes
 from observability.context import RequestContext, current_context, from_mapping
-from observability.exceptions import message, type_name
+from observability.exceptions import message, span_attributes, type_name
 from observability.metrics import JobSeries, exemplar
 from observability.setup import Telemetry
 from observability.tracing import parse_traceparent, traceparent
@@ -49,13 +48,13 @@ class JobTelemetry:
 
     @contextmanager
     def outbox(self, job: str, job_id: str) -> Iterator[Carrier]:
-        """Around writing the outbox row, in the request's transaction. Gives the carrier to store in the row."""
+        """Around writing the outbox row, in the request's transaction. Gives the carrier for the row."""
         with self._span(f"outbox {job}", SpanKind.INTERNAL, None, self.attributes("create", job_id)) as span:
             yield inject(span.get_span_context())
 
     @contextmanager
     def publish(self, job: str, job_id: str, carrier: Mapping[str, str]) -> Iterator[Carrier]:
-        """Around handing the job to the queue. Gives the carrier for the envelope; counts it when it went well."""
+        """Around handing the job to the queue. Gives the envelope's carrier; counts the job on success."""
         parent = _remote(extract(carrier))
         with self._span(f"publish {job}", SpanKind.PRODUCER, parent, self.attributes("send", job_id)) as span:
             yield inject(span.get_span_context())
@@ -77,7 +76,16 @@ class JobTelemetry:
 
         `created_at` is the business commit, from which freshness counts; `context` the envelope's metadata.
         """
-        return Attempt(self, job, job_id, carrier, attempt, enqueued_at, created_at, context or {})
+        return Attempt(
+            self,
+            job,
+            job_id,
+            caller=extract(carrier),
+            attempt=attempt,
+            enqueued_at=enqueued_at,
+            created_at=created_at,
+            context=from_mapping(context or {}),
+        )
 
     def start(self, name: str, kind: SpanKind, parent: Context | None, **options: Any) -> Span:
         return self._tracer.start_span(name, context=parent, kind=kind, **options)
@@ -106,16 +114,17 @@ class Attempt:
         owner: JobTelemetry,
         job: str,
         job_id: str,
-        carrier: Mapping[str, str],
+        *,
+        caller: SpanContext | None,
         attempt: int,
         enqueued_at: datetime,
         created_at: datetime | None,
-        context: Mapping[str, object],
+        context: RequestContext,
     ) -> None:
         self._owner, self._job, self._job_id, self._attempt = owner, job, job_id, attempt
         self._enqueued_at, self._created_at = enqueued_at, created_at
-        self._caller = extract(carrier)
-        self._context = from_mapping(context)
+        self._caller = caller
+        self._context = context
         if not self._context.action:
             self._context.action = job
         self._outcome = ""
@@ -248,7 +257,7 @@ def record_error(span: Span, error: BaseException) -> None:
     """Mark a span as failed, without credentials and without local variables."""
     if span.is_recording() and not isinstance(error, asyncio.CancelledError):
         span.set_attribute("error.type", type_name(error))
-        span.add_event("exception", exception_attributes(error))
+        span.add_event("exception", span_attributes(error))
         span.set_status(StatusCode.ERROR, message(error))
 
 

@@ -7,12 +7,11 @@ uncaught exceptions ends in the same `LogPipeline`. The pipeline in use is a pro
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any
 
 import orjson
 import structlog
@@ -49,6 +48,7 @@ class LogPipeline:
         self.level = level_number(level)
         self._renderer = renderer
         self._on_lost = on_lost
+        self.closed = False
         self._second = -1
         self._second_text = ""
 
@@ -77,6 +77,11 @@ class LogPipeline:
         except Exception as error:  # noqa: BLE001 - as in emit
             line = self._minimal(20, record.get("logger", ""), record.get("event", ""), error)
         self.sink.write(line)
+
+    def close(self) -> None:
+        """Close the sink. Lines written later are the sink's to take or to lose."""
+        self.closed = True
+        self.sink.close()
 
     def _line(self, level: int, logger: str, event: object, fields: MutableMapping[str, Any]) -> bytes:
         error = _exception(fields.pop("exc_info", None))

@@ -171,7 +171,7 @@ class Metrics:
         return TelemetryCounters(self.registry)
 
     def counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
-        """`counter("transactions", ..., ("status",))` is scraped as `<namespace>_transactions_total{status}`."""
+        """`counter("jobs", ..., ("kind",))` is scraped as `<namespace>_jobs_total{kind}`."""
         return Counter(f"{self.namespace}_{name}", text, labels, registry=self.registry)
 
     def gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
@@ -183,6 +183,6 @@ class Metrics:
         return Histogram(f"{self.namespace}_{name}", text, labels, buckets=buckets, registry=self.registry)
 
     def exposition(self, accept_header: str | None) -> tuple[bytes, str]:
-        """Body and content type of `/metrics`: OpenMetrics with exemplars if asked for, else the plain format."""
+        """Body and content type of `/metrics`: OpenMetrics with exemplars if asked for, else plain."""
         encode, content_type = choose_encoder(accept_header or "")
         return encode(self.registry), content_type

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 MASK = "[redacted]"
@@ -17,18 +18,18 @@ _PARTS = (
     "credential", "email", "iban", "cardnumber", "creditcard", "accountnumber", "phonenumber",
 )  # fmt: skip
 _WHOLE = frozenset(
-    {"pwd", "pw", "pass", "card", "pan", "cvv", "cvc", "pin", "ssn", "phone", "mobile", "bic", "jwt", "dsn"}
+    {"pwd", "pw", "pass", "card", "pan", "cvv", "cvc", "pin", "ssn", "phone", "mobile", "bic", "jwt"}
 )
 _SEPARATORS = str.maketrans("", "", "-_. ")
 _CACHE_LIMIT = 4_096
 _sensitive: dict[str, bool] = {}
 
-# A user name or password in a URL. Both classes stop at the next slash, so that the search stays linear.
+# A user name or password in a URL. Both classes stop at the next slash: the search stays linear.
 _URL = re.compile(r"://([^\s/:@]*):([^\s/]*)@")
 _URL_USER = re.compile(r"://([^\s/:@]+)@")
 _BEARER = re.compile(r"\b(bearer)\s+[a-z0-9._~+/=-]{6,}", re.IGNORECASE)
 _ASSIGNED = re.compile(
-    r"\b(password|passwd|pwd|secret|token|access_token|refresh_token|api[_-]?key|authorization|set-cookie|cookie)"
+    r"\b((?:access_|refresh_|client_)?(?:password|passwd|pwd|secret|token|api[_-]?key|authorization|cookie))"
     r"([\"']?\s*[=:]\s*[\"']?)(?:basic\s+|bearer\s+)?[^\s\"',;&)}\]]+",
     re.IGNORECASE,
 )
@@ -36,7 +37,7 @@ _JWT = re.compile(r"\beyJ[\w-]{6,}\.[\w-]{6,}\.[\w-]*")
 
 
 def is_sensitive(key: str) -> bool:
-    """Whether values under this key are masked: `password`, `X-Api-Key`, `set_cookie`, `userEmail`, `iban`."""
+    """Whether values under this key are masked: `password`, `X-Api-Key`, `userEmail`, `iban`."""
     known = _sensitive.get(key)
     if known is None:
         plain = key.lower().translate(_SEPARATORS)
@@ -47,7 +48,7 @@ def is_sensitive(key: str) -> bool:
 
 
 def redact_text(text: str) -> str:
-    """The text without credentials: URLs with passwords, bearer tokens, JWTs, `password=...`. Cut to 32 KB."""
+    """The text without URL passwords, bearer tokens, JWTs and `password=...`, cut to 32 KB."""
     if len(text) > TEXT_LIMIT:
         text = text[:TEXT_LIMIT] + "..."
     if "://" in text and "@" in text:
@@ -67,24 +68,20 @@ def redact(value: Any, _depth: int = 0) -> Any:
 
     Containers are followed eight levels down and to 1,000 items; what lies beyond is given as text.
     """
-    if isinstance(value, str):
-        return redact_text(value)
-    if value is None or isinstance(value, (bool, int, float)):
+    if value is None or isinstance(value, (bool, int, float)) or type(value).__module__ in _AS_THEY_ARE:
         return value
-    if _depth >= _DEPTH:
-        return redact_text(_text(value))
-    if isinstance(value, Mapping):
+    if isinstance(value, (bytes, bytearray)):
+        value = value[:TEXT_LIMIT].decode("utf-8", "backslashreplace")
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)) and _depth < _DEPTH:
+        if not isinstance(value, Mapping):
+            return [redact(item, _depth + 1) for item in islice(value, _ITEMS)]
         return {
             (name := key if isinstance(key, str) else str(key)): mask(item)
             if is_sensitive(name)
             else redact(item, _depth + 1)
-            for key, item in _first(value.items())
+            for key, item in islice(value.items(), _ITEMS)
         }
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [redact(item, _depth + 1) for item in _first(value)]
-    if isinstance(value, (bytes, bytearray)):
-        return redact_text(value[:TEXT_LIMIT].decode("utf-8", "backslashreplace"))
-    return value if type(value).__module__ in _AS_THEY_ARE else redact_text(_text(value))
+    return redact_text(value if isinstance(value, str) else _text(value))
 
 
 def mask(value: Any) -> Any:
@@ -100,10 +97,3 @@ def _text(value: Any) -> str:
         return str(value)
     except Exception as error:  # noqa: BLE001 - a broken __str__ must not lose the log line
         return f"<{type(value).__name__}: str() raised {type(error).__name__}>"
-
-
-def _first(items: Any) -> Any:
-    for index, item in enumerate(items):
-        if index >= _ITEMS:
-            return
-        yield item

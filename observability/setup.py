@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import socket
 import sys
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -21,7 +22,7 @@ from observability import logs
 from observability.metrics import Metrics
 from observability.sinks import ConsoleSink, FileDescriptorSink, RotatingFileSink, Sink
 from observability.stdlib import Capture
-from observability.tracing import BatchProcessor, otlp_exporter, set_global, tracer_provider, wait_until
+from observability.tracing import BatchProcessor, otlp_exporter, set_global, tracer_provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ class TelemetryConfig:
     """Settings of one process.
 
     `namespace` is the prefix of the service's own metrics and `service.namespace`. `instance` defaults to
-    `host:pid`. Without `otlp_endpoint` spans give IDs to logs and exemplars but go nowhere. With `enabled` false
-    there are no spans, no request metrics and no access line; `/metrics` and logging stay.
+    `host:pid`. Without `otlp_endpoint` spans give IDs to logs but go nowhere. With `enabled` false there are
+    no spans, no request or job metrics and no access line; `/metrics` and logging stay.
     """
 
     service_name: str
@@ -61,23 +62,25 @@ class Telemetry:
     def __init__(
         self,
         config: TelemetryConfig,
-        provider: TracerProvider | None,
         metrics: Metrics,
         pipeline: logs.LogPipeline,
+        provider: TracerProvider | None,
+        processor: BatchProcessor | None,
     ) -> None:
         self.config = config
         self.enabled = config.enabled
-        self.provider = provider
-        self.tracer: trace.Tracer = (
-            provider.get_tracer("observability") if provider is not None else trace.NoOpTracer()
-        )
         self.metrics = metrics
         self.registry = metrics.registry
         self.pipeline = pipeline
-        self._processor: BatchProcessor | None = None
+        self.provider = provider
+        self.tracer: trace.Tracer = provider.get_tracer("observability") if provider else trace.NoOpTracer()
+        self._processor = processor
         self._previous = logs.use(pipeline)
         self._capture = Capture(pipeline.level)
         self._closed = False
+        if processor is not None:
+            # For a process that ends without `close`: what is queued still goes out, for two seconds.
+            atexit.register(processor.shutdown, 2.0)
 
     @classmethod
     def start(cls, config: TelemetryConfig, *, exporter: SpanExporter | None = None) -> Self:
@@ -85,35 +88,33 @@ class Telemetry:
 
         `exporter` takes the place of OTLP. A log file that cannot be opened is an OSError.
         """
-        registry = CollectorRegistry()
-        metrics = Metrics(registry, config.namespace)
+        metrics = Metrics(CollectorRegistry(), config.namespace)
         counters = metrics.telemetry
         instance = config.instance or f"{socket.gethostname()}:{os.getpid()}"
-        static = {"service": config.service_name, "env": config.environment, "instance": instance}
         pipeline = logs.LogPipeline(
             _sink(config, counters.log_lines_lost.inc),
-            static,
+            {"service": config.service_name, "env": config.environment, "instance": instance},
             config.log_level,
             renderer=_console_renderer() if config.log_sink == "console" else None,
             on_lost=counters.log_lines_lost.inc,
         )
-        provider = tracer_provider(config, instance) if config.enabled else None
-        telemetry = cls(config, provider, metrics, pipeline)
-        if provider is not None:
+        provider = processor = None
+        if config.enabled:
+            provider = tracer_provider(config, instance)
             if exporter is None and config.otlp_endpoint:
                 exporter = otlp_exporter(config.otlp_endpoint)
             if exporter is not None:
-                telemetry._processor = BatchProcessor(exporter, counters)
-                provider.add_span_processor(telemetry._processor)
+                processor = BatchProcessor(exporter, counters)
+                provider.add_span_processor(processor)
             set_global(provider)
-        return telemetry
+        return cls(config, metrics, pipeline, provider, processor)
 
     def exposition(self, accept_header: str | None) -> tuple[bytes, str]:
         """Body and content type for `/metrics`."""
         return self.metrics.exposition(accept_header)
 
     def set_log_level(self, level: str) -> None:
-        """Change what is logged from here on: debug, info, warning, error, critical. ValueError for another."""
+        """Change what is logged from here on: debug, info, warning, error, critical; else ValueError."""
         number = logs.level_number(level)
         self.pipeline.level = number
         self._capture.set_level(number)
@@ -128,29 +129,29 @@ class Telemetry:
             return True
         return self._processor.force_flush(int(timeout * 1000))
 
-    async def close(self, timeout: float = 5.0) -> None:
-        """Export what is queued, then give logging back; at most about `timeout` seconds. Again: nothing."""
+    async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a bound on what happens in a thread
+        """Export what is queued, then give logging back, within about `timeout` s. Again: does nothing."""
         if self._closed:
             return
         self._closed = True
         if self._processor is not None:
             await asyncio.to_thread(self._processor.shutdown, timeout)
+            atexit.unregister(self._processor.shutdown)
         self._close_logging()
 
     def _close_logging(self) -> None:
         self._capture.close()
         if logs.pipeline() is self.pipeline:
-            logs.use(self._previous)
-        self.pipeline.sink.close()
+            logs.use(logs.unmanaged() if self._previous.closed else self._previous)
+        self.pipeline.close()
 
 
-def _sink(config: TelemetryConfig, on_lost: object) -> Sink:
-    lost = on_lost if callable(on_lost) else None
+def _sink(config: TelemetryConfig, on_lost: Callable[[], None]) -> Sink:
     if config.log_sink == "file" and config.log_file is not None:
-        return RotatingFileSink(config.log_file, config.log_max_bytes, config.log_backups, lost)
+        return RotatingFileSink(config.log_file, config.log_max_bytes, config.log_backups, on_lost)
     if config.log_sink == "console":
         return ConsoleSink()
-    return FileDescriptorSink(1, lost, "standard output")
+    return FileDescriptorSink(1, on_lost, "standard output")
 
 
 def _console_renderer() -> structlog.dev.ConsoleRenderer:

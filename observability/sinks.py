@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -62,10 +63,9 @@ class FileDescriptorSink:
         if not self._failing:
             self._failing = True
             notice = f"log lines are being lost: {self._name}: {error.strerror or error}\n"
-            try:
+            # There is no third place to say it, and the loss is counted.
+            with suppress(OSError):
                 os.write(2, notice.encode())
-            except OSError:  # noqa: S110 - there is no third place to say it; the loss is counted
-                pass
 
 
 class RotatingFileSink(FileDescriptorSink):

@@ -76,7 +76,8 @@ class Capture:
     def adopt(self) -> None:
         """Take the console handlers from every logger there is, and let their records rise to the root.
 
-        Servers and workers that set up their own (granian, uvicorn, arq) do so when they start: call it after.
+        Servers and workers that set up their own (granian, uvicorn, arq) do so when they start: call it
+        after that.
         """
         loggers = [logging.root, *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
         for logger in loggers:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -29,9 +28,9 @@ _HEX = b"0123456789abcdef"
 class BatchProcessor(SpanProcessor):
     """Queues sampled spans and exports them from a thread of its own, untraced.
 
-    The SDK's own processor keeps its losses to itself, ignores the timeout of a flush and may hold a shutdown for
-    30 s. Here each span that is accepted is counted once: exported, or dropped (queue full, export failed, too
-    late). With the queue full the oldest span goes, so that after an outage the newest are there.
+    The SDK's own processor keeps its losses to itself, ignores the timeout of a flush and may hold a
+    shutdown for 30 s. Here each sampled span is counted once: exported, or dropped (queue full, export
+    failed, too late). With the queue full the oldest goes, so that after an outage the newest are there.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class BatchProcessor(SpanProcessor):
             return self._progress.wait_for(lambda: self._settled >= target, timeout_millis / 1000)
 
     def shutdown(self, timeout: float = 5.0) -> None:
-        """Export what is queued for at most `timeout` seconds, then drop the rest. A second call does nothing."""
+        """Export what is queued for at most `timeout` seconds, drop the rest. A second call does nothing."""
         with self._lock:
             if self._closed:
                 return
@@ -121,7 +120,7 @@ class BatchProcessor(SpanProcessor):
     def _export(self, batch: list[ReadableSpan]) -> None:
         try:
             result = self._exporter.export(batch)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever an exporter raises, the thread must go on; it is counted
             _log.exception("span export failed")
             result = SpanExportResult.FAILURE
         if result is SpanExportResult.SUCCESS:
@@ -197,8 +196,3 @@ def set_global(provider: TracerProvider) -> None:
     """Make it the provider of code that asks the API for one; the first of a process stays."""
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         trace.set_tracer_provider(provider)
-
-
-def wait_until(deadline: float) -> float:
-    """Seconds left until a monotonic deadline, never negative."""
-    return max(0.0, deadline - time.monotonic())
