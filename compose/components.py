@@ -4,20 +4,25 @@ It feeds the plain-process runner, `status`, `endpoints.json`, the scrape target
 """
 
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
-from compose.model import Command, Component, Finished, Http, Metrics, Redis, StackError, Var
+from compose.model import Command, Component, Finished, Http, Metrics, Redis, Var
 
 POSTGRES_URL = "postgresql://yardstick:{postgres_password}@{host}:{postgres.sql}/yardstick"
 REDIS_URL = "redis://:{redis_password}@{host}:{redis.redis}/0"
 OTLP_GRPC = "http://{host}:{otelcol.grpc}"
 
 _SETTINGS = ("APP_", "DATABASE_", "REDIS_", "QUEUE_", "OUTBOX_", "WORKER_", "TELEMETRY_")
+_CODE = ("service", "observability")
 
 
 def _ports(**ports: int) -> Mapping[str, int]:
     return MappingProxyType(ports)
+
+
+def _urls(**templates: str) -> Mapping[str, str]:
+    return MappingProxyType(templates)
 
 
 def _service(log: str) -> tuple[Var, ...]:
@@ -42,7 +47,7 @@ COMPONENTS: tuple[Component, ...] = (
             "-c", "unix_socket_directories=", "-c", "max_connections=200",
         ),
         ready=Command(("{program_dir}/pg_isready", "-q", "-t", "1", "-h", "{host}", "-p", "{postgres.sql}")),
-        endpoints=MappingProxyType({"postgres": POSTGRES_URL}),
+        endpoints=_urls(postgres=POSTGRES_URL),
         stop_signal=signal.SIGINT,  # a fast shutdown; SIGTERM would wait for every client to leave
         stop_seconds=30,
     ),
@@ -55,7 +60,7 @@ COMPONENTS: tuple[Component, ...] = (
         ports=_ports(redis=6379),
         arguments=("{config}/redis.conf", "--port", "{redis.redis}", "--bind", "{host}", "--dir", "{data}"),
         ready=Redis("redis"),
-        endpoints=MappingProxyType({"redis": REDIS_URL}),
+        endpoints=_urls(redis=REDIS_URL),
     ),
     Component(
         name="migrate",
@@ -69,47 +74,187 @@ COMPONENTS: tuple[Component, ...] = (
         inherit=_SETTINGS,
         watch=("service/db",),
     ),
+    Component(
+        name="api",
+        program="python",
+        about="the service's API",
+        required=True,
+        needs=("migrate", "redis"),
+        uses=("otelcol",),
+        arguments=("-m", "service.app"),
+        ports=_ports(http=8000),
+        ready=Http("http", "/health/ready"),
+        environment=(Var("APP_HOST", "{host}"), Var("APP_PORT", "{api.http}"), *_service("api.jsonl")),
+        inherit=_SETTINGS,
+        watch=_CODE,
+        endpoints=_urls(api="http://{host}:{api.http}"),
+        show="api",
+        metrics=Metrics("http", "yardstick-api"),
+        stop_seconds=20,  # it drains for up to 10 s
+    ),
+    Component(
+        name="worker",
+        program="python",
+        about="the service's jobs",
+        required=True,
+        needs=("migrate", "redis"),
+        uses=("otelcol",),
+        arguments=("-m", "service.worker"),
+        ports=_ports(http=8001),
+        ready=Http("http", "/health/ready"),
+        environment=(
+            Var("APP_HOST", "{host}"),
+            Var("WORKER_PORT", "{worker.http}"),
+            *_service("worker.jsonl"),
+        ),
+        inherit=_SETTINGS,
+        watch=_CODE,
+        endpoints=_urls(worker="http://{host}:{worker.http}"),
+        metrics=Metrics("http", "yardstick-worker"),
+        stop_seconds=45,  # jobs in flight are finished
+    ),
+    Component(
+        name="otelcol",
+        program="otelcol",
+        about="collector: traces, log files, host metrics",
+        uses=("loki", "tempo", "prometheus"),
+        arguments=("--config", "{config}/otelcol.yaml"),
+        ports=_ports(grpc=4317, http=4318, health=13133, metrics=8888),
+        ready=Http("health", "/"),
+        config="otelcol",
+        environment=(
+            Var("OTELCOL_ADDRESS", "{host}"),
+            Var("OTELCOL_GRPC_PORT", "{otelcol.grpc}"),
+            Var("OTELCOL_HTTP_PORT", "{otelcol.http}"),
+            Var("OTELCOL_HEALTH_PORT", "{otelcol.health}"),
+            Var("OTELCOL_METRICS_PORT", "{otelcol.metrics}"),
+            Var("OTELCOL_DATA", "{data}"),
+            Var("SERVICE_LOGS", "{logs}/service"),
+            Var("TEMPO_OTLP", "{host}:{tempo.otlp}"),
+            Var("LOKI_OTLP", "http://{host}:{loki.http}/otlp"),
+            Var("PROMETHEUS_OTLP", "http://{host}:{prometheus.http}/api/v1/otlp"),
+            Var("GOMEMLIMIT", "480MiB"),
+        ),
+        inherit=("TRACES_", "OTELCOL_LOG_"),
+        endpoints=_urls(**{"otelcol-grpc": OTLP_GRPC, "otelcol-http": "http://{host}:{otelcol.http}"}),
+        metrics=Metrics("metrics", "otelcol"),
+    ),
+    Component(
+        name="prometheus",
+        program="prometheus",
+        about="metrics and their rules",
+        uses=("alertmanager",),
+        arguments=(
+            "--config.file={config}/prometheus.yml",
+            "--storage.tsdb.path={data}",
+            "--web.listen-address={host}:{prometheus.http}",
+            "--web.enable-otlp-receiver",
+            "--web.enable-remote-write-receiver",
+            "--web.enable-lifecycle",
+            "--enable-feature=exemplar-storage",
+            "--log.level=warn",
+        ),
+        ports=_ports(http=9090),
+        ready=Http("http", "/-/ready"),
+        config="prometheus",
+        rules="alerts/prometheus",
+        environment=(Var("GOMEMLIMIT", "700MiB"),),
+        endpoints=_urls(prometheus="http://{host}:{prometheus.http}"),
+        show="prometheus",
+        metrics=Metrics("http", "prometheus"),
+    ),
+    Component(
+        name="alertmanager",
+        program="alertmanager",
+        about="who hears of an alert",
+        arguments=(
+            "--config.file={config}/alertmanager.yml",
+            "--storage.path={data}",
+            "--web.listen-address={host}:{alertmanager.http}",
+            "--cluster.listen-address=",
+            "--data.retention=120h",
+            "--log.level=warn",
+        ),
+        ports=_ports(http=9093),
+        ready=Http("http", "/-/ready"),
+        config="alertmanager",
+        endpoints=_urls(alertmanager="http://{host}:{alertmanager.http}"),
+        show="alertmanager",
+        metrics=Metrics("http", "alertmanager"),
+    ),
+    Component(
+        name="loki",
+        program="loki",
+        about="logs and their rules",
+        uses=("alertmanager", "prometheus"),
+        arguments=("-config.file={config}/loki.yaml", "-config.expand-env=true"),
+        ports=_ports(http=3100, grpc=9096),
+        ready=Http("http", "/ready"),
+        config="loki",
+        rules="alerts/loki",
+        rules_to="rules/fake",
+        environment=(
+            Var("LOKI_ADDRESS", "{host}"),
+            Var("LOKI_HTTP_PORT", "{loki.http}"),
+            Var("LOKI_GRPC_PORT", "{loki.grpc}"),
+            Var("LOKI_DATA", "{data}"),
+            Var("LOKI_RULES", "{config}/rules"),
+            Var("LOKI_ALERTMANAGER_URL", "http://{host}:{alertmanager.http}"),
+            Var("LOKI_REMOTE_WRITE_URL", "http://{host}:{prometheus.http}/api/v1/write"),
+            Var("GOMEMLIMIT", "700MiB"),
+        ),
+        endpoints=_urls(loki="http://{host}:{loki.http}"),
+        metrics=Metrics("http", "loki"),
+        stop_seconds=30,
+    ),
+    Component(
+        name="tempo",
+        program="tempo",
+        about="traces, span metrics, service graph",
+        uses=("prometheus",),
+        arguments=("-config.file={config}/tempo.yaml", "-config.expand-env=true"),
+        ports=_ports(http=3200, grpc=9095, otlp=14317),
+        ready=Http("http", "/ready"),
+        config="tempo",
+        environment=(
+            Var("TEMPO_ADDRESS", "{host}"),
+            Var("TEMPO_HTTP_PORT", "{tempo.http}"),
+            Var("TEMPO_GRPC_PORT", "{tempo.grpc}"),
+            Var("TEMPO_OTLP_PORT", "{tempo.otlp}"),
+            Var("TEMPO_DATA", "{data}"),
+            Var("TEMPO_REMOTE_WRITE_URL", "http://{host}:{prometheus.http}/api/v1/write"),
+            Var("GOMEMLIMIT", "700MiB"),
+        ),
+        endpoints=_urls(tempo="http://{host}:{tempo.http}"),
+        metrics=Metrics("http", "tempo"),
+        stop_seconds=30,
+    ),
+    Component(
+        name="grafana",
+        program="grafana",
+        about="dashboards",
+        uses=("prometheus", "loki", "tempo", "alertmanager"),
+        arguments=("server", "--homepath", "{program_dir}/..", "--config", "{config}/grafana.ini"),
+        ports=_ports(http=3000),
+        ready=Http("http", "/api/health"),
+        config="grafana",
+        environment=(
+            Var("GF_SERVER_HTTP_ADDR", "{host}"),
+            Var("GF_SERVER_HTTP_PORT", "{grafana.http}"),
+            Var("GF_PATHS_DATA", "{data}"),
+            Var("GF_PATHS_LOGS", "{data}/log"),
+            Var("GF_PATHS_PLUGINS", "{data}/plugins"),
+            Var("GF_PATHS_PROVISIONING", "{config}/provisioning"),
+            Var("GF_SECURITY_ADMIN_PASSWORD__FILE", "{secrets}/grafana-password"),
+            Var("PROMETHEUS_URL", "http://{host}:{prometheus.http}"),
+            Var("LOKI_URL", "http://{host}:{loki.http}"),
+            Var("TEMPO_URL", "http://{host}:{tempo.http}"),
+            Var("ALERTMANAGER_URL", "http://{host}:{alertmanager.http}"),
+            Var("DASHBOARDS", "{root}/dashboards/json"),
+        ),
+        endpoints=_urls(grafana="http://{host}:{grafana.http}"),
+        show="grafana",
+        metrics=Metrics("http", "grafana"),
+        start_seconds=120,
+    ),
 )  # fmt: skip
-
-
-def by_name(table: Iterable[Component] = COMPONENTS) -> dict[str, Component]:
-    """The components of `table` by name, in the table's order."""
-    return {component.name: component for component in table}
-
-
-def closure(names: Iterable[str], table: Iterable[Component] = COMPONENTS) -> tuple[Component, ...]:
-    """The named components and everything they need, in the table's order.
-
-    Raises:
-        StackError: for a name that the table does not hold.
-    """
-    known = by_name(table)
-    wanted: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        if name not in known:
-            raise StackError(f"there is no component {name!r}; there are: {', '.join(known)}")
-        if name not in wanted:
-            wanted.add(name)
-            waiting.extend(known[name].needs)
-    return tuple(component for component in known.values() if component.name in wanted)
-
-
-def order(table: Iterable[Component] = COMPONENTS) -> tuple[Component, ...]:
-    """The components so that each one stands after all that it needs.
-
-    Raises:
-        StackError: if components need each other in a circle, or need one that is not in the table.
-    """
-    known = by_name(table)
-    placed: dict[str, Component] = {}
-    while len(placed) < len(known):
-        free = [c for c in known.values() if c.name not in placed and all(n in placed for n in c.needs)]
-        if not free:
-            rest = ", ".join(name for name in known if name not in placed)
-            raise StackError(
-                f"these components need each other in a circle, or one that is not there: {rest}"
-            )
-        placed.update((component.name, component) for component in free)
-    return tuple(placed.values())

@@ -79,7 +79,9 @@ def plan(component: Component, program: Resolved, setting: Setting) -> Plan:
     paths.data(component.name).mkdir(parents=True, exist_ok=True)
     copy_config(component, setting)
     arguments = [str(program.path)]
-    arguments += [setting.fill(argument, component.name) for argument in component.arguments]
+    arguments += [
+        setting.fill(argument, component.name, program=program.path) for argument in component.arguments
+    ]
     if component.program == "postgres":
         data = paths.data(component.name)
         arguments = unprivileged.prefix(data, (program.path, data / "cluster")) + arguments
@@ -146,19 +148,30 @@ def copy_config(component: Component, setting: Setting) -> None:
 
 
 def write_targets(setting: Setting, table: Iterable[Component], folder: Path) -> None:
-    """Write one file of scrape targets for each component that has metrics and belongs to this stack."""
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = {}
-    for component in table:
-        if component.metrics and component.name in setting.present:
-            address = f"{HOST}:{setting.ports[component.name][component.metrics.port]}"
-            labels = {"job": component.metrics.job, "__metrics_path__": component.metrics.path}
-            wanted[f"{component.name}.json"] = [{"targets": [address], "labels": labels}]
-    for name, targets in wanted.items():
-        write(folder / name, json.dumps(targets) + "\n", mode=0o644)
-    for file in folder.glob("*.json"):
-        if file.name not in wanted:
-            file.unlink()
+    """Write one file of scrape targets for each component that has metrics and belongs to this stack.
+
+    The Alertmanagers to send to stand in a folder of their own beside them.
+    """
+    here = [c for c in table if c.metrics and c.name in setting.present]
+    scraped = {c.name: _target(setting, c) for c in here}
+    senders = {name: target for name, target in scraped.items() if name == "alertmanager"}
+    for place, targets in ((folder, scraped), (folder / "alertmanagers", senders)):
+        place.mkdir(parents=True, exist_ok=True)
+        for name, target in targets.items():
+            write(place / f"{name}.json", json.dumps([target]) + "\n", mode=0o644)
+        for file in place.glob("*.json"):
+            if file.stem not in targets:
+                file.unlink()
+
+
+def _target(setting: Setting, component: Component) -> dict[str, object]:
+    if component.metrics is None:
+        raise ValueError(f"{component.name} has no metrics")
+    address = f"{HOST}:{setting.ports[component.name][component.metrics.port]}"
+    labels = {"job": component.metrics.job}
+    if component.metrics.path != "/metrics":
+        labels["__metrics_path__"] = component.metrics.path
+    return {"targets": [address], "labels": labels}
 
 
 def remove(folder: Path) -> None:

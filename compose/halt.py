@@ -8,27 +8,14 @@ from typing import TypeVar
 import psutil
 
 from compose import processes
-from compose.components import by_name
 from compose.events import Event, Phase, Report
+from compose.graph import by_name, levels
 from compose.model import Component
 from compose.paths import Paths
 from compose.processes import Found
 from compose.state import State
 
 T = TypeVar("T")
-
-
-def levels(table: Iterable[Component]) -> list[list[Component]]:
-    """The components in the order of stopping: those in one list can be stopped together."""
-    left = by_name(table)
-    steps = []
-    while left:
-        relied_on = {name for c in left.values() for name in (*c.needs, *c.uses)}
-        step = [c for c in left.values() if c.name not in relied_on] or list(left.values())
-        steps.append(step)
-        for component in step:
-            del left[component.name]
-    return steps
 
 
 def stop_all(components: Iterable[Component], state: State, report: Report) -> None:

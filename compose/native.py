@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import Self
 
 from compose import halt, ports, processes, secret
-from compose.components import COMPONENTS, by_name, closure
-from compose.configure import Plan, Setting, plan, remove, write_targets
+from compose.components import COMPONENTS
+from compose.configure import Setting, environment, plan, remove, write_targets
 from compose.events import GOOD, Event, Phase, Report, silent
+from compose.graph import by_name, closure
 from compose.launch import launch
 from compose.model import Component, MissingProgramError, StackError
 from compose.paths import Paths
@@ -18,6 +19,7 @@ from compose.programs import Resolved, resolve
 from compose.ready import is_ready
 from compose.start import Outcome, start_all
 from compose.state import Known, State, locked, write
+from compose.status import Status, look
 
 
 class Stack:
@@ -155,6 +157,24 @@ class Stack:
             pause.wait(0.1)
             waited += 0.1
 
+    def status(self) -> list[Status]:
+        """How every component of the table does now, those that are not part of this stack included."""
+        if not self.paths.file.exists():
+            return []
+        state = self._load()
+        return look(self.table, state, self.setting(state))
+
+    def environment(self, name: str) -> dict[str, str]:
+        """The variables that the table gives a component of the running stack.
+
+        Raises:
+            StackError: if the stack is not up.
+        """
+        state = self._load()
+        if not state.wanted:
+            raise StackError("the stack is not up; `make up` starts it")
+        return environment(self._component(name), self.setting(state))
+
     def pid(self, name: str) -> int | None:
         """The process of a component, if it runs."""
         running = self._load().running.get(self._component(name).name)
@@ -225,6 +245,3 @@ class Stack:
 
     def _remark(self, text: str) -> None:
         self.report(Event(None, None, text))
-
-
-__all__ = ["Plan", "Stack"]

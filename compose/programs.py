@@ -98,5 +98,5 @@ def _binary(program: str, report: Callable[[str], None]) -> Resolved:
     try:
         found = binaries.obtain(program, report=report)
     except binaries.ProgramUnavailable as error:
-        raise MissingProgramError(program, tuple(str(reason) for reason in error.reasons)) from error
-    return Resolved(Path(found.path), found.version, found.source)
+        raise MissingProgramError(program, error.reasons) from error
+    return Resolved(found.path, found.version, found.source)

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from compose import halt, processes
-from compose.components import by_name, order
 from compose.configure import Plan, Setting
 from compose.events import GOOD, Event, Phase, Report
+from compose.graph import order
 from compose.launch import launch
 from compose.model import Component, StackError
 from compose.ready import is_ready
@@ -90,6 +90,3 @@ class _Run:
     def _say(self, name: str, phase: Phase, text: str = "") -> Outcome:
         self.report(Event(name, phase, text))
         return phase, text
-
-
-__all__ = ["Outcome", "by_name", "start_all"]
