@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from compose.binaries.errors import SourceError
+
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
 
 
 def install_files(archive: Path, members: Mapping[str, str], folder: Path) -> None:
@@ -26,13 +30,15 @@ def install_files(archive: Path, members: Mapping[str, str], folder: Path) -> No
         SourceError: if the archive is unreadable or unsafe, or lacks a member; nothing is installed then.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for name in members:
+        _remove_stale(folder, name)
     staged: list[tuple[Path, Path]] = []
     try:
         for name, member in members.items():
             staged.append((_stage(archive, member, folder, name), folder / name))
         for temporary, target in staged:
             temporary.replace(target)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except _BROKEN as error:
         raise SourceError(
             f"{archive.name} is no readable archive ({error}); nothing was installed"
         ) from error
@@ -56,7 +62,10 @@ def install_tree(archive: Path, program: str, target: Path) -> None:
     Raises:
         SourceError: if the archive is unreadable or unsafe, or lacks the program; nothing is installed then.
     """
+    if not hasattr(tarfile, "data_filter"):
+        raise SourceError(f"unpacking {archive.name} safely needs Python 3.11.4 or newer")
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(target.parent, target.name)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         with tarfile.open(archive) as tar:
@@ -69,7 +78,7 @@ def install_tree(archive: Path, program: str, target: Path) -> None:
         if target.exists():
             target.rename(staging / "old")
         tops[0].rename(target)
-    except (tarfile.TarError, EOFError) as error:
+    except _BROKEN as error:
         raise SourceError(
             f"{archive.name} is no readable archive ({error}); nothing was installed"
         ) from error
@@ -79,6 +88,15 @@ def install_tree(archive: Path, program: str, target: Path) -> None:
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _remove_stale(folder: Path, name: str) -> None:
+    """Remove what a killed run left; the caller holds the program's lock, so nobody is at work on it."""
+    for left in folder.glob(f".{name}.*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _stage(archive: Path, member: str, folder: Path, name: str) -> Path:

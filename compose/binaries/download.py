@@ -17,7 +17,6 @@ from compose.binaries.places import Report
 
 TIMEOUT = httpx.Timeout(20.0, connect=4.0)
 ATTEMPTS = 3
-CHUNK = 1 << 16
 CHECKSUM_FILE_LIMIT = 1 << 20
 
 _unreachable: dict[str, str] = {}  # host -> why, so that seven programs do not wait seven times
@@ -117,7 +116,7 @@ def _stream(url: str, part: Path, report: Report) -> None:
         total = have + int(answer.headers.get("Content-Length") or 0)
         said = 0.0
         with part.open("ab" if have else "wb") as file:
-            for chunk in answer.iter_raw(CHUNK):
+            for chunk in answer.iter_raw():
                 file.write(chunk)
                 have += len(chunk)
                 if time.monotonic() - said > 0.5:

@@ -44,14 +44,19 @@ def build(entry: Entry, folder: Path, check: Check, report: Report) -> None:
         raise SourceError(f"there is none: {entry.no_go}")
     if places.flag("YARDSTICK_NO_GO"):
         raise SourceError("switched off by YARDSTICK_NO_GO")
-    go = find_go()
+    find_go()
     folder.mkdir(parents=True, exist_ok=True)
     places.logs().mkdir(parents=True, exist_ok=True)
+    with places.locked("go-build", report, f"{entry.name}: waiting for another Go build to end"):
+        for left in places.cache().glob(".build-*"):  # of a build that was killed: this one holds the lock
+            shutil.rmtree(left, ignore_errors=True)
+        _build(entry, recipe, folder, check, report)
+
+
+def _build(entry: Entry, recipe: GoRecipe, folder: Path, check: Check, report: Report) -> None:
+    go = find_go()
     log = places.logs() / f"{recipe.module}-build.log"
-    with (
-        places.locked("go-build", report, f"{entry.name}: waiting for another Go build to end"),
-        tempfile.TemporaryDirectory(prefix=f".build-{recipe.module}-", dir=places.cache()) as scratch,
-    ):
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=places.cache()) as scratch:
         module = _module(go, recipe, Path(scratch), log)
         out = Path(scratch) / "out"
         out.mkdir()
@@ -81,7 +86,7 @@ def find_go() -> str:
             text=True,
             timeout=20,
             check=False,
-            env=os.environ | {"GOWORK": "off"},
+            env=os.environ | {"GOTOOLCHAIN": "local"},
         ).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SourceError(f"{go} does not run: {error}") from error
