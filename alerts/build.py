@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from alerts.expressions import bad_events, error_ratio, metric_names, recorded
+from alerts.expressions import COUNTED, bad_events, error_ratio, events, metric_names, recorded
 from alerts.rules import DASHBOARD_BASE, PROMETHEUS_RULES, read_rules, runbook_url
 from alerts.slo import SLO_FILE, Slo, SloFile, SloFileError, load
 
@@ -78,11 +78,12 @@ def rules(file: SloFile) -> dict[str, Any]:
 
 def _records(file: SloFile, slo: Slo, window: str) -> list[dict[str, Any]]:
     labels = {"service": file.service, "slo": slo.name}
-    made = [{"record": f"slo:error_ratio:rate{window}", "expr": error_ratio(slo, window), "labels": labels}]
-    if window in {burn.long for burn in BURNS}:
-        expr = bad_events(slo, "increase", window)
-        made.append({"record": f"slo:bad_events:increase{window}", "expr": expr, "labels": labels})
-    return made
+    made = {f"slo:error_ratio:rate{window}": error_ratio(slo, window)}
+    if window == COUNTED:
+        made[f"slo:events:increase{window}"] = events(slo, "increase", window)
+    if window == COUNTED or window in {burn.long for burn in BURNS}:
+        made[f"slo:bad_events:increase{window}"] = bad_events(slo, "increase", window)
+    return [{"record": name, "expr": expr, "labels": labels} for name, expr in made.items()]
 
 
 def _alert(file: SloFile, slo: Slo, burn: Burn) -> dict[str, Any]:

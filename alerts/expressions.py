@@ -14,6 +14,9 @@ _WORD = re.compile(
 _METRIC = re.compile(r"(?<![\w:.$])([a-zA-Z_:][a-zA-Z0-9_:]*)\b(?!\s*\()")
 _KEYWORDS = frozenset({"and", "or", "unless", "offset", "bool", "inf", "nan", "group_left", "group_right"})
 
+# The window in which all events are recorded too: summed up, they give the budget of a month at little cost.
+COUNTED = "5m"
+
 
 def events(slo: Slo, function: str, window: str) -> str:
     """All events as `function` (rate or increase) over `window`."""
@@ -44,6 +47,15 @@ def bucket(slo: Slo) -> str:
 def recorded(slo: Slo, window: str) -> str:
     """The recorded error ratio of this objective over one of the rules' windows."""
     return f'slo:error_ratio:rate{window}{{slo="{slo.name}"}}'
+
+
+def budget_left(slo: Slo, window: str) -> str:
+    """The share of the error budget over `window` that is not spent: 1 untouched, below 0 overdrawn."""
+    bad, all_events = (
+        f'sum_over_time(slo:{which}:increase{COUNTED}{{slo="{slo.name}"}}[{window}])'
+        for which in ("bad_events", "events")
+    )
+    return f"1 - {bad} / {all_events} / {slo.error_budget:.9g}"
 
 
 def metric_names(expr: str) -> set[str]:

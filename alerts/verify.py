@@ -1,8 +1,8 @@
 """Prove the alerts as far as this machine can: `python -m alerts.verify`; exit code 1 on a fault.
 
-The generated rules are current, every alert has its labels, links and runbook, and promtool accepts the rules and
-passes their tests. What could not be checked is named. LogQL has no offline checker: its rules are proven against
-a real Loki in tests/integration/alerts.
+The generated rules are current, every alert has its labels, links and runbook, and promtool accepts the rules
+and passes their tests. What could not be checked is named. LogQL has no offline checker: its rules are proven
+against a real Loki in tests/integration/alerts.
 """
 
 import subprocess
