@@ -5,19 +5,25 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
 from rich.table import Table
 
 from compose.binaries.errors import ProgramUnavailable
 from compose.binaries.find import locate, obtain
 from compose.binaries.table import PROGRAMS
 
+LOG_SECONDS = 15.0
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 if everything asked for is there, 1 if something is missing."""
-    parser = argparse.ArgumentParser(prog="python -m compose.binaries", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m compose.binaries", description="Where the stack's programs come from."
+    )
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("list", help="what is there, and why the rest is not (the default)")
     fetch = commands.add_parser("fetch", help="download or build what is missing")
@@ -36,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list() -> int:
-    table = Table("program", "version", "from", "where, or why not")
+    table = Table("program", "version", "from")
+    table.add_column("where, or why not", overflow="fold")
     missing = 0
     for name in PROGRAMS:
         try:
@@ -56,10 +63,10 @@ def _fetch(names: Sequence[str]) -> int:
         began = time.monotonic()
         with console.status(name) as status:
             try:
-                found = obtain(name, report=lambda text, status=status: status.update(text))  # type: ignore[misc]
+                found = obtain(name, report=_progress(console, status))
             except ProgramUnavailable as error:
                 missing += 1
-                console.print(str(error), style="red", markup=False, highlight=False)
+                console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
                 continue
         console.print(
             f"{name} {found.version} from {found.source} in {time.monotonic() - began:.1f} s: {found.path}",
@@ -68,6 +75,20 @@ def _fetch(names: Sequence[str]) -> int:
             soft_wrap=True,
         )
     return 1 if missing else 0
+
+
+def _progress(console: Console, status: Status) -> Callable[[str], None]:
+    """A live line on a terminal; in a log, a line now and then, so that a long build is not silent."""
+    said = 0.0
+
+    def report(text: str) -> None:
+        nonlocal said
+        status.update(escape(text))
+        if not console.is_terminal and time.monotonic() - said > LOG_SECONDS:
+            said = time.monotonic()
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    return report
 
 
 def _path(name: str) -> int:
