@@ -51,6 +51,11 @@ def _readable() -> Iterator[None]:
     except StackError as error:
         errors.print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
+    except OSError as error:
+        errors.print(
+            f"{error.filename or 'the system'}: {error.strerror or error}", style="red", markup=False
+        )
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         errors.print("interrupted", style="red")
         raise typer.Exit(130) from None

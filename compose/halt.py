@@ -33,7 +33,7 @@ def stop(component: Component, state: State, report: Report) -> None:
         running.pid, state.file.parent
     ):
         report(Event(component.name, Phase.STOPPING))
-        below = [(p, processes.start_mark(p) or 0) for p in processes.family(running.pid) - {running.pid}]
+        below = _below(running.pid)
         killed = processes.end(
             [(running.pid, running.started)], component.stop_signal, component.stop_seconds
         )
@@ -41,6 +41,20 @@ def stop(component: Component, state: State, report: Report) -> None:
         note = f"killed: it had not ended {component.stop_seconds:.0f} s after {component.stop_signal.name}"
         report(Event(component.name, Phase.STOPPED, note if killed else ""))
     state.set_running(component.name, None)
+
+
+def kill(component: Component, state: State) -> None:
+    """Kill a component's main process, as a crash would, and wait until what it started has seen that and gone."""
+    running = state.running.get(component.name)
+    if running and not processes.is_stranger(running.pid, state.file.parent):
+        below = _below(running.pid)
+        processes.end([(running.pid, running.started)], signal.SIGKILL, 5.0)
+        processes.wait_for_end(below, 3.0)
+        processes.end(below, signal.SIGKILL, 3.0)
+
+
+def _below(pid: int) -> list[tuple[int, int]]:
+    return [(child, processes.start_mark(child) or 0) for child in processes.family(pid) - {pid}]
 
 
 def leftovers(paths: Paths, state: State) -> list[Found]:

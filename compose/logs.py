@@ -42,7 +42,7 @@ class Source:
 
 
 def show(paths: Paths, names: Iterable[str], lines: int, follow: bool, console: Console) -> None:
-    """Print the newest `lines` of each component in the order of their time; `follow` goes on with new ones."""
+    """Print the newest `lines` of each component in the order of their time; `follow` goes on."""
     sources = [Source(name, file) for name in names for file in _files(paths, name)]
     colours = {source.component: COLOURS[i % len(COLOURS)] for i, source in enumerate(sources)}
     found = []

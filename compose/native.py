@@ -136,9 +136,7 @@ class Stack:
         """Kill one component at once, as a crash would."""
         with locked(self.paths, self._remark):
             state = self._load()
-            running = state.running.get(self._component(name).name)
-            if running and not processes.is_stranger(running.pid, self.paths.state):
-                processes.end([(running.pid, running.started)], processes.KILL, 5.0)
+            halt.kill(self._component(name), state)
 
     def wait_ready(self, name: str, seconds: float = 60.0) -> None:
         """Wait until a component's check passes.

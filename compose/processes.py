@@ -16,7 +16,6 @@ from pathlib import Path
 
 import psutil
 
-KILL = signal.SIGKILL
 STACK = "YARDSTICK_STACK"
 COMPONENT = "YARDSTICK_COMPONENT"
 
@@ -164,14 +163,15 @@ def end(processes: Iterable[tuple[int, int]], number: signal.Signals, seconds: f
     left = [(pid, started) for pid, started in processes if alive(pid, started)]
     for pid, started in left:
         send(pid, started, number)
-    left = _wait(left, seconds)
+    left = wait_for_end(left, seconds)
     for pid, started in left:
         send(pid, started, signal.SIGKILL)
-    _wait(left, 5.0)
+    wait_for_end(left, 5.0)
     return [pid for pid, _ in left]
 
 
-def _wait(processes: list[tuple[int, int]], seconds: float) -> list[tuple[int, int]]:
+def wait_for_end(processes: list[tuple[int, int]], seconds: float) -> list[tuple[int, int]]:
+    """Wait until processes have ended; those that have not after `seconds` are returned."""
     deadline = time.monotonic() + seconds
     left = processes
     while left and time.monotonic() < deadline:

@@ -85,6 +85,7 @@ class _Run:
                 return True
             if self.cancel.wait(0.25):
                 return True
+        self.report(Event(None, None, f"{component.name} runs but does not answer; it is started anew"))
         return False
 
     def _say(self, name: str, phase: Phase, text: str = "") -> Outcome:

@@ -91,7 +91,8 @@ def urls(table: Iterable[Component], addresses: Mapping[str, str], console: Cons
     for component in table:
         if component.show and component.show in addresses:
             grid.add_row(f"  {component.name}", addresses[component.show], Text(component.about, style="dim"))
-    console.print(grid)
+    if grid.row_count:
+        console.print(grid)
 
 
 def statuses(found: Iterable[Status], addresses: Mapping[str, str], console: Console) -> None:
