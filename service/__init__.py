@@ -1,0 +1,3 @@
+"""The API and the workers."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,100 @@
+"""The API: `python -m service.app`."""
+
+import asyncio
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from observability import TelemetryMiddleware
+from service.api import API_ROUTERS, OPERATIONS_ROUTERS
+from service.container import Container, open_container
+from service.errors import ServiceError, translate
+from service.http.envelope import failure
+from service.http.middleware import BodyLimit, ErrorsEndHere, SecurityHeaders
+from service.http.server import HttpServer, check_port
+from service.process import run
+from service.settings import Settings
+
+_TAGS = [
+    {"name": "transactions", "description": "Payments, settled in the background"},
+    {"name": "health", "description": "How the process and what it depends on are doing"},
+]
+
+
+def create_app(container: Container) -> ASGIApp:
+    """The API with its layers."""
+    return in_layers(create_routes(container, API_ROUTERS), container)
+
+
+def create_operations_app(container: Container) -> ASGIApp:
+    """Health and metrics alone, for a process that has no API."""
+    return in_layers(create_routes(container, OPERATIONS_ROUTERS), container)
+
+
+def create_routes(container: Container, routers: Iterable[APIRouter]) -> FastAPI:
+    """Routes and error translation."""
+    app_settings = container.settings.app
+    documented = app_settings.env != "production"
+    app = FastAPI(
+        title=app_settings.name.capitalize(),
+        version=container.version,
+        openapi_tags=_TAGS,
+        openapi_url="/openapi.json" if documented else None,
+        docs_url="/docs" if documented else None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # Its own spans, metrics and logs would come on top of ours, at three times the cost.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.container = container
+    for kind in (ServiceError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _answer)
+    for router in routers:
+        app.include_router(router)
+    return app
+
+
+def in_layers(app: FastAPI, container: Container) -> ASGIApp:
+    """The layers around the routes, the innermost first."""
+    settings = container.settings.app
+    layered: ASGIApp = BodyLimit(app, limit=settings.body_limit_bytes)
+    layered = SecurityHeaders(layered, hsts=settings.env in ("staging", "production"))
+    layered = TelemetryMiddleware(layered, container.telemetry)
+    return ErrorsEndHere(layered)
+
+
+async def _answer(_request: Request, error: Exception) -> Response:
+    return failure(translate(error))
+
+
+async def serve(settings: Settings, stopping: asyncio.Event) -> None:
+    """Serve until `stopping`, then drain: not ready, port closed, requests in flight finished, all closed."""
+    app = settings.app
+    check_port(app.host, app.port)
+    async with open_container(settings, "api") as container:
+        server = HttpServer(create_app(container), host=app.host, port=app.port)
+        await server.start()
+        waiting = asyncio.create_task(container.health.await_dependencies(), name="await-dependencies")
+        await stopping.wait()
+        waiting.cancel()
+        await drain(container, server)
+        with suppress(asyncio.CancelledError):
+            await waiting
+
+
+async def drain(container: Container, server: HttpServer) -> None:
+    """Turn not ready, give load balancers time to see it, then close the port."""
+    app = container.settings.app
+    container.health.draining = True
+    await asyncio.sleep(app.drain_notice_seconds)
+    await server.stop(app.drain_seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(run(serve))

@@ -1,0 +1,1 @@
+"""PostgreSQL: entities, units of work, the outbox and the migrations."""

@@ -1,0 +1,1 @@
+"""How the process and what it depends on are doing."""

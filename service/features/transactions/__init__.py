@@ -1,0 +1,1 @@
+"""Payments that are created by a request and settled by a job."""

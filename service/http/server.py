@@ -1,0 +1,69 @@
+"""Granian's embedded server: HTTP in Rust, the application in this process's event loop, no child process."""
+
+import asyncio
+import socket
+
+from granian.constants import Interfaces
+from granian.server.embed import Server
+from starlette.types import ASGIApp
+
+from observability import get_logger
+
+log = get_logger(__name__)
+
+
+class PortTakenError(Exception):
+    """Another process listens there."""
+
+
+class HttpServer:
+    """One application on one port, from `start` to `stop`."""
+
+    def __init__(self, app: ASGIApp, *, host: str, port: int) -> None:
+        self._address = (host, port)
+        self._server = Server(
+            app,
+            address=host,
+            port=port,
+            interface=Interfaces.ASGINL,
+            backlog=1024,
+            log_enabled=False,
+            websockets=False,
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises PortTakenError."""
+        check_port(*self._address)
+        self._serving = asyncio.create_task(self._server.serve(), name="http-server")
+        # The listening socket is bound in the task's first step; a failure to bind ends it there.
+        done, _ = await asyncio.wait({self._serving}, timeout=0.05)
+        if done:
+            self._serving.result()
+        host, port = self._address
+        log.info("http.listening", url=f"http://{host}:{port}")
+
+    async def ended(self) -> None:
+        """Returns when the server has ended, which it does not do by itself."""
+        if self._serving is not None:
+            await asyncio.wait({self._serving})
+
+    async def stop(self, grace: float) -> None:
+        """Close the port, finish the requests in flight for at most `grace` seconds."""
+        if self._serving is None:
+            return
+        self._server.signal_handler_interrupt()
+        _, late = await asyncio.wait({self._serving}, timeout=grace)
+        if late:
+            log.warning("http.drain_cut_off", seconds=grace)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises PortTakenError. Granian shares its port with SO_REUSEPORT, so a second process would go unnoticed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortTakenError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None

@@ -1,0 +1,1 @@
+"""What the features stand on, each behind a small interface."""

@@ -1,0 +1,1 @@
+"""Job queues: one interface, one engine per technology, one runner around all of them."""

@@ -1,0 +1,53 @@
+"""How a process starts and ends: settings, event loop, signals, exit codes."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import uvloop
+
+from observability import get_logger
+from service.http.server import PortTakenError
+from service.settings import Settings, SettingsError, load_settings
+
+log = get_logger(__name__)
+
+EX_CONFIG = 78
+EX_INTERRUPTED = 130
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+Main = Callable[[Settings, asyncio.Event], Awaitable[None]]
+"""Runs until the event is set, then drains and returns."""
+
+
+def run(main: Main) -> int:
+    """Run a process to its end; gives the exit code: 0 drained, 1 could not start, 78 wrong settings."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return EX_CONFIG
+    try:
+        uvloop.run(_run(main, settings))
+    except PortTakenError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+async def _run(main: Main, settings: Settings) -> None:
+    stopping = asyncio.Event()
+
+    def stop(number: signal.Signals) -> None:
+        if stopping.is_set():
+            # Whoever asks twice does not want to wait for the drain.
+            os._exit(EX_INTERRUPTED)
+        log.info("process.stopping", signal=number.name)
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, stop, number)
+    await main(settings, stopping)

@@ -1,0 +1,30 @@
+"""Typed, frozen settings: one group per concern, read from the environment and `.env` files."""
+
+from service.settings.groups import (
+    AppSettings,
+    DatabaseSettings,
+    Environment,
+    LogSink,
+    OutboxSettings,
+    QueueSettings,
+    RedisSettings,
+    TelemetrySettings,
+    WorkerSettings,
+)
+from service.settings.loading import Settings, SettingsError, load_migration_settings, load_settings
+
+__all__ = [
+    "AppSettings",
+    "DatabaseSettings",
+    "Environment",
+    "LogSink",
+    "OutboxSettings",
+    "QueueSettings",
+    "RedisSettings",
+    "Settings",
+    "SettingsError",
+    "TelemetrySettings",
+    "WorkerSettings",
+    "load_migration_settings",
+    "load_settings",
+]

@@ -1,0 +1,207 @@
+"""The groups: every variable of the service with its type, bounds, default and an example.
+
+The variable is the group's prefix and the field's name in capitals: `DATABASE_` + `pool_size`. Durations are
+seconds unless the name says milliseconds, sizes are bytes.
+"""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Environment = Literal["development", "staging", "production", "test"]
+LogSink = Literal["console", "stdout", "file"]
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class Group(BaseSettings):
+    """What every group shares: frozen, one prefix, values never echoed in an error."""
+
+    title: ClassVar[str]
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    @classmethod
+    def variable(cls, field: str) -> str:
+        """The environment variable of a field."""
+        return f"{cls.model_config['env_prefix']}{field}".upper()
+
+
+class AppSettings(Group):
+    """The process that answers HTTP."""
+
+    title = "Application"
+    model_config = SettingsConfigDict(env_prefix="APP_")
+
+    env: Environment = Field("development", description="Environment; also picks the file .env.<APP_ENV>")
+    name: str = Field(
+        "yardstick",
+        description="Prefix of service.name and its namespace in telemetry",
+        pattern="^[a-z][a-z0-9-]*$",
+    )
+    host: str = Field("127.0.0.1", description="Address the API listens on", min_length=1)
+    port: Port = Field(8000, description="Port the API listens on")
+    debug: bool = Field(False, description="RefusedError in production")
+    drain_seconds: Seconds = Field(
+        10.0, description="Longest wait for requests and jobs in flight on SIGTERM"
+    )
+    drain_notice_seconds: float = Field(
+        0.5,
+        ge=0,
+        le=60,
+        description="Time between turning not ready and closing the port, for load balancers to notice",
+    )
+    body_limit_bytes: int = Field(1_048_576, ge=1024, description="Largest request body")
+    node_id: int | None = Field(
+        None,
+        ge=0,
+        le=1023,
+        description="Node part of Snowflake keys, unique per process; derived from host and PID when unset",
+        examples=[7],
+    )
+
+
+class WorkerSettings(Group):
+    """The worker's own port for health and metrics."""
+
+    title = "Worker"
+    model_config = SettingsConfigDict(env_prefix="WORKER_")
+
+    host: str = Field("127.0.0.1", description="Address of the worker's health and metrics", min_length=1)
+    port: Port = Field(8001, description="Port of the worker's health and metrics")
+
+
+def _check_url(value: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
+    """Refuse what no driver could use. The value may hold a password, so the message never repeats it."""
+    try:
+        parts = urlsplit(value.get_secret_value())
+        port = parts.port
+    except ValueError:
+        raise ValueError("is not a URL (host or port cannot be read)") from None
+    if parts.scheme not in schemes:
+        raise ValueError(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    if not parts.hostname:
+        raise ValueError("names no host")
+    if port == 0:
+        raise ValueError("port must be 1 to 65535")
+    return value
+
+
+class DatabaseSettings(Group):
+    """PostgreSQL over asyncpg."""
+
+    title = "Database"
+    model_config = SettingsConfigDict(env_prefix="DATABASE_")
+
+    url: SecretStr = Field(
+        description="PostgreSQL URL with user and password",
+        examples=["postgresql://yardstick:change-me@127.0.0.1:5432/yardstick"],
+    )
+    pool_size: int = Field(10, ge=1, le=200, description="Connections kept open")
+    max_overflow: int = Field(5, ge=0, le=200, description="Connections opened beyond that under load")
+    pool_timeout_seconds: Seconds = Field(5.0, description="Longest wait for a connection, then 503")
+    statement_timeout_ms: int = Field(
+        5000, ge=1, le=3_600_000, description="Longest statement (milliseconds), then 503"
+    )
+    connect_timeout_seconds: Seconds = Field(5.0, description="Longest wait for a new connection")
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: SecretStr) -> SecretStr:
+        _check_url(value, ("postgresql", "postgres"))
+        parts = urlsplit(value.get_secret_value())
+        if not parts.username:
+            raise ValueError("names no user")
+        if len(parts.path) < 2:
+            raise ValueError("names no database")
+        return value
+
+
+class RedisSettings(Group):
+    """Redis."""
+
+    title = "Redis"
+    model_config = SettingsConfigDict(env_prefix="REDIS_")
+
+    url: SecretStr = Field(
+        description="Redis URL with password and database number",
+        examples=["redis://:change-me@127.0.0.1:6379/0"],
+    )
+    max_connections: int = Field(50, ge=5, le=1000, description="Largest number of connections")
+    connect_timeout_seconds: Seconds = Field(10.0, description="Longest wait for a new connection")
+    command_timeout_seconds: Seconds = Field(5.0, description="Longest wait for an answer")
+    retries: int = Field(3, ge=0, le=20, description="Retries of a command after a connection fault")
+    retry_delay_ms: int = Field(100, ge=1, le=60_000, description="Pause between retries (milliseconds)")
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: SecretStr) -> SecretStr:
+        _check_url(value, ("redis", "rediss"))
+        path = urlsplit(value.get_secret_value()).path.strip("/")
+        if path and not path.isdecimal():
+            raise ValueError("database must be a number")
+        return value
+
+
+class QueueSettings(Group):
+    """The job queue."""
+
+    title = "Queue"
+    model_config = SettingsConfigDict(env_prefix="QUEUE_")
+
+    engine: Literal["redis"] = Field("redis", description="Queue engine")
+    name: str = Field("yardstick:jobs", description="Name of the queue", min_length=1, max_length=100)
+    concurrency: int = Field(20, ge=1, le=1000, description="Jobs that one worker runs at a time")
+    poll_seconds: Seconds = Field(0.05, description="Pause between looks at the queue")
+    lease_seconds: float = Field(
+        10.0, ge=1, le=600, description="A job of a worker that died runs again after this time"
+    )
+    sample_seconds: Seconds = Field(2.0, description="Interval of the queue and outbox gauges")
+
+
+class OutboxSettings(Group):
+    """The relay from the outbox table to the queue."""
+
+    title = "Outbox"
+    model_config = SettingsConfigDict(env_prefix="OUTBOX_")
+
+    poll_seconds: Seconds = Field(0.1, description="Pause between looks at the outbox when it was empty")
+    batch: int = Field(100, ge=1, le=1000, description="Most entries per transaction of the relay")
+    keep_seconds: int = Field(3600, ge=0, description="Published entries are deleted after this time")
+
+
+class TelemetrySettings(Group):
+    """Traces, metrics and logs."""
+
+    title = "Telemetry"
+    model_config = SettingsConfigDict(env_prefix="TELEMETRY_")
+
+    enabled: bool = Field(True, description="Spans, metrics of requests and jobs, access lines")
+    otlp_endpoint: str = Field(
+        "http://127.0.0.1:4317", description="OTLP gRPC endpoint of the collector; empty exports no traces"
+    )
+    sample_ratio: float = Field(1.0, ge=0, le=1, description="Share of traces that is recorded")
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
+        "info", description="Log level"
+    )
+    log_sink: LogSink | None = Field(
+        None,
+        description="Unset: console in development and test, file in staging, stdout in production",
+        examples=["stdout"],
+    )
+    log_file: Path = Field(Path("logs/service.jsonl"), description="File of the file sink")
+    log_max_bytes: int = Field(5_000_000, ge=10_000, description="Size at which the log file is rotated")
+    log_backups: int = Field(5, ge=0, le=100, description="Rotated log files kept")
+    instance_id: str | None = Field(
+        None, description="service.instance.id; host:pid when unset", min_length=1, examples=["web1:4711"]
+    )
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _endpoint(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://, or be empty")
+        return value

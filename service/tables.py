@@ -1,0 +1,10 @@
+"""Every table, imported so that migrations and checks know them all."""
+
+from service.db.base import Base
+from service.db.dead_jobs import DeadJob
+from service.db.effects import JobEffect
+from service.db.outbox import OutboxEntry
+from service.features.transactions.models import Transaction
+
+TABLES: tuple[type[Base], ...] = (Transaction, OutboxEntry, JobEffect, DeadJob)
+METADATA = Base.metadata

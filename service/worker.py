@@ -1,0 +1,64 @@
+"""The worker: `python -m service.worker`. Runs jobs, relays the outbox, and serves health and metrics."""
+
+import asyncio
+import sys
+from contextlib import suppress
+
+from service.app import create_operations_app
+from service.container import Container, open_container
+from service.db.dead_jobs import Graveyard
+from service.db.effects import Effects
+from service.db.relay import Relay
+from service.http.server import HttpServer, check_port
+from service.infra.queues.runner import JobRunner
+from service.jobs import job_handlers
+from service.process import run
+from service.sampling import Sampler
+from service.settings import Settings
+
+
+async def work(settings: Settings, stopping: asyncio.Event) -> None:
+    """Work until `stopping`, then drain: fetch no more, finish the jobs in flight, stop relaying, close."""
+    check_port(settings.worker.host, settings.worker.port)
+    async with open_container(settings, "worker") as container:
+        operations = HttpServer(
+            create_operations_app(container), host=settings.worker.host, port=settings.worker.port
+        )
+        await operations.start()
+        await run_jobs(container, stopping)
+        await operations.stop(settings.app.drain_seconds)
+
+
+async def run_jobs(container: Container, stopping: asyncio.Event) -> None:
+    """The worker without its port: queue, relay and gauges, until `stopping`."""
+    settings = container.settings
+    runner = JobRunner(
+        Effects(container.database, job_handlers(container.transactions)).perform,
+        Graveyard(container.database).bury,
+        container.jobs,
+    )
+    published = container.telemetry.metrics.counter("outbox_published", "Outbox entries handed to the queue.")
+    relay = Relay(settings.outbox, container.database, container.queue, container.jobs, published)
+    sampler = Sampler(container)
+    container.jobs.metrics.concurrency.set(settings.queue.concurrency)
+    background = [
+        asyncio.create_task(container.health.await_dependencies(), name="await-dependencies"),
+        asyncio.create_task(sampler.run(), name="sampler"),
+    ]
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(container.queue.consume(runner, concurrency=settings.queue.concurrency))
+            group.create_task(relay.run())
+            await stopping.wait()
+            container.health.draining = True
+            await container.queue.stop(settings.app.drain_seconds)
+            relay.stop()
+    finally:
+        for task in background:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*background)
+
+
+if __name__ == "__main__":
+    sys.exit(run(work))
