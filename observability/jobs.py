@@ -55,11 +55,12 @@ class JobTelemetry:
     @contextmanager
     def publish(self, job: str, job_id: str, carrier: Mapping[str, str]) -> Iterator[Carrier]:
         """Around handing the job to the queue. Gives the envelope's carrier; counts the job on success."""
+        series = self.metrics.series(job) if self.enabled else None
         parent = _remote(extract(carrier))
         with self._span(f"publish {job}", SpanKind.PRODUCER, parent, self.attributes("send", job_id)) as span:
             yield inject(span.get_span_context())
-        if self.enabled:
-            self.metrics.series(job).enqueued.inc()
+        if series is not None:
+            series.enqueued.inc()
 
     def process(
         self,

@@ -180,7 +180,12 @@ class Logger(structlog.BoundLoggerBase):
             if not isinstance(processed, dict):
                 raise TypeError("a log processor returns the event's fields; the pipeline does the rendering")
             merged = processed
-        out.emit(level, str(name), event % args if args else event, merged)
+        if args:
+            try:
+                event %= args
+            except (TypeError, ValueError, KeyError):
+                merged["logArguments"] = repr(args)
+        out.emit(level, str(name), event, merged)
 
 
 def get_logger(name: str = "", **fields: Any) -> Logger:

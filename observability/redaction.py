@@ -29,8 +29,8 @@ _URL = re.compile(r"://([^\s/:@]*):([^\s/]*)@")
 _URL_USER = re.compile(r"://([^\s/:@]+)@")
 _BEARER = re.compile(r"\b(bearer)\s+[a-z0-9._~+/=-]{6,}", re.IGNORECASE)
 _ASSIGNED = re.compile(
-    r"\b((?:access_|refresh_|client_)?(?:password|passwd|pwd|secret|token|api[_-]?key|authorization|cookie))"
-    r"([\"']?\s*[=:]\s*[\"']?)(?:basic\s+|bearer\s+)?[^\s\"',;&)}\]]+",
+    r"(password|passwd|pwd|secret|token|api[_-]?key|authorization|cookie)([\"']?\s{0,4}[=:]\s{0,4}[\"']?)"
+    r"(?:basic\s+|bearer\s+)?(?!\[redacted\])[^\s\"',;&)}\]]+",
     re.IGNORECASE,
 )
 _JWT = re.compile(r"\beyJ[\w-]{6,}\.[\w-]{6,}\.[\w-]*")
@@ -56,10 +56,10 @@ def redact_text(text: str) -> str:
         text = _URL_USER.sub(f"://{MASK}@", text)
     if "eyJ" in text:
         text = _JWT.sub(MASK, text)
-    if "earer" in text or "EARER" in text:
-        text = _BEARER.sub(rf"\1 {MASK}", text)
     if "=" in text or ":" in text:
         text = _ASSIGNED.sub(rf"\1\2{MASK}", text)
+    if "earer" in text or "EARER" in text:
+        text = _BEARER.sub(rf"\1 {MASK}", text)
     return text
 
 

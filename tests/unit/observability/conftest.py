@@ -91,7 +91,8 @@ async def request(
         "query_string": b"",
         "root_path": "",
         "headers": [
-            (name.lower().encode(), value if isinstance(value, bytes) else value.encode()) for name, value in headers
+            (name.lower().encode(), value if isinstance(value, bytes) else value.encode())
+            for name, value in headers
         ],
         "client": ("203.0.113.7", 40000),
         "server": ("127.0.0.1", 8000),

@@ -120,7 +120,11 @@ async def test_starlette_mounts_are_part_of_the_template(
 
     leaf = [Route("/a/{b}", plain)]
     app = Starlette(
-        routes=[*leaf, Mount("/m", routes=[*leaf, Mount("/n", routes=leaf)]), Mount("/opaque", PlainTextResponse("x"))]
+        routes=[
+            *leaf,
+            Mount("/m", routes=[*leaf, Mount("/n", routes=leaf)]),
+            Mount("/opaque", PlainTextResponse("x")),
+        ]
     )
     assert (await call(TelemetryMiddleware(app, harness.telemetry), path)).status == status
     assert counted(harness, "GET", route, status) == 1
@@ -142,7 +146,9 @@ async def test_one_request_gives_three_signals_that_agree(harness: Harness, call
     assert line["duration"] == (span.end_time - span.start_time) / 1e6
     assert answer.header("traceresponse") == f"00-{trace_id}-{line['spanId']}-{span.context.trace_flags:02x}"
     assert answer.header("x-request-id") == line["requestId"] == "req-1"
-    (exemplar,) = [text for text in harness.metrics("http_server_request_duration_seconds_bucket") if trace_id in text]
+    (exemplar,) = [
+        text for text in harness.metrics("http_server_request_duration_seconds_bucket") if trace_id in text
+    ]
     assert f'span_id="{line["spanId"]}"' in exemplar
     assert span.attributes is not None
     assert dict(span.attributes) == {
@@ -160,7 +166,9 @@ async def test_the_plain_exposition_has_no_exemplars(harness: Harness, call: Cal
     await call(TelemetryMiddleware(fastapi_app(), harness.telemetry), "/api/v1/items/7")
     assert not [line for line in harness.metrics(accept="text/plain") if "trace_id" in line]
     assert harness.telemetry.exposition("text/plain;version=0.0.4")[1].startswith("text/plain")
-    assert harness.telemetry.exposition("application/openmetrics-text")[1].startswith("application/openmetrics-text")
+    assert harness.telemetry.exposition("application/openmetrics-text")[1].startswith(
+        "application/openmetrics-text"
+    )
     assert harness.metrics()[-1] == "# EOF"
 
 
@@ -225,7 +233,18 @@ async def test_a_newer_traceparent_version_is_read_as_far_as_known(harness: Harn
 
 @pytest.mark.parametrize(
     "hostile",
-    [b"", b"x" * 129, b"a\nb", b"a\r\nset-cookie: x=1", b"caf\xc3\xa9", b"\xff\xfe", b'"}{', b"a b", b"<script>", b"\x00"],
+    [
+        b"",
+        b"x" * 129,
+        b"a\nb",
+        b"a\r\nset-cookie: x=1",
+        b"caf\xc3\xa9",
+        b"\xff\xfe",
+        b'"}{',
+        b"a b",
+        b"<script>",
+        b"\x00",
+    ],
 )
 async def test_a_hostile_request_id_is_replaced(harness: Harness, call: Call, hostile: bytes) -> None:
     app = TelemetryMiddleware(fastapi_app(), harness.telemetry)
@@ -236,7 +255,9 @@ async def test_a_hostile_request_id_is_replaced(harness: Harness, call: Call, ho
     assert harness.line("http.request")["requestId"] == given
 
 
-async def test_an_unhandled_exception_is_counted_as_answered_and_raised_on(harness: Harness, call: Call) -> None:
+async def test_an_unhandled_exception_is_counted_as_answered_and_raised_on(
+    harness: Harness, call: Call
+) -> None:
     answer = await call(TelemetryMiddleware(fastapi_app(), harness.telemetry), "/boom")
     assert isinstance(answer.error, BoomError)
     assert answer.status == 500
@@ -297,9 +318,7 @@ async def test_a_stream_is_recorded_at_its_last_chunk(harness: Harness, call: Ca
         return StreamingResponse(chunks())
 
     app = TelemetryMiddleware(Starlette(routes=[Route("/stream", stream)]), harness.telemetry)
-    answer = await call(
-        app, "/stream", events=[{"type": "http.request", "body": b"", "more_body": False}]
-    )
+    answer = await call(app, "/stream", events=[{"type": "http.request", "body": b"", "more_body": False}])
     assert seen[0] == 0
     assert answer.header("x-request-id")
     assert counted(harness, "GET", "/stream", 200) == 1
@@ -318,7 +337,9 @@ async def test_a_broken_stream_keeps_the_status_sent_and_marks_the_span(harness:
     assert harness.line("http.request")["exception"][0]["value"] == "half way"
 
 
-async def test_a_client_that_leaves_before_the_answer_is_499_and_no_error(harness: Harness, call: Call) -> None:
+async def test_a_client_that_leaves_before_the_answer_is_499_and_no_error(
+    harness: Harness, call: Call
+) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
@@ -403,7 +424,9 @@ async def test_concurrent_requests_do_not_see_each_other(harness: Harness, call:
         await PlainTextResponse(name)(scope, receive, send)
 
     wrapped = TelemetryMiddleware(app, harness.telemetry)
-    answers = await asyncio.gather(*(call(wrapped, f"/u{n}", headers=[("X-Request-ID", f"r{n}")]) for n in range(20)))
+    answers = await asyncio.gather(
+        *(call(wrapped, f"/u{n}", headers=[("X-Request-ID", f"r{n}")]) for n in range(20))
+    )
     assert {answer.status for answer in answers} == {200}
     for line in harness.lines("inside"):
         assert line["userId"] == line["name"] == line["requestId"].replace("r", "u")
