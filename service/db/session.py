@@ -134,7 +134,7 @@ def _faults() -> Iterator[None]:
             raise
         raise _unavailable(error) from error
     except (PoolTimeout, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        # asyncpg's own errors arrive bare from connecting only: starting up, too many clients, wrong password.
+        # asyncpg's own errors arrive bare from connecting only: starting up, too many clients and so on.
         raise _unavailable(error) from error
 
 

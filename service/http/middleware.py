@@ -79,8 +79,8 @@ class BodyLimit:
 class ErrorsEndHere:
     """The outermost layer.
 
-    The framework has answered an unknown error with 500 and telemetry has recorded it; raising it further would
-    only make the server write a second traceback.
+    The framework has answered an unknown error with 500 and telemetry has recorded it. Raised further, it
+    would only make the server write a second traceback.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -52,14 +52,14 @@ class HttpServer:
         """Close the port, finish the requests in flight for at most `grace` seconds."""
         if self._serving is None:
             return
-        self._server.signal_handler_interrupt()
+        self._server.stop()  # type: ignore[no-untyped-call]
         _, late = await asyncio.wait({self._serving}, timeout=grace)
         if late:
             log.warning("http.drain_cut_off", seconds=grace)
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises PortTakenError. Granian shares its port with SO_REUSEPORT, so a second process would go unnoticed."""
+    """Raises PortTakenError. Granian uses SO_REUSEPORT: a second process would go unnoticed."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -66,7 +66,7 @@ class Settings:
 
 
 class _Reader:
-    """Collects groups and faults from `.env`, `.env.<APP_ENV>` and the process environment, the later winning."""
+    """Collects groups and faults. `.env.<APP_ENV>` wins over `.env`, the process environment over both."""
 
     def __init__(self, directory: Path) -> None:
         base = directory / ".env"

@@ -35,7 +35,7 @@ class Reading:
 
 
 class HealthMonitor:
-    """Readings of all dependencies. Ready means that the required ones are up and the process is not draining."""
+    """Readings of all dependencies. Ready: the required ones are up and the process is not draining."""
 
     def __init__(self, probes: Mapping[str, Probe], *, required: frozenset[str]) -> None:
         self._probes = dict(probes)

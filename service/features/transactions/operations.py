@@ -41,7 +41,7 @@ async def get(unit: UnitOfWork, public_id: UUID) -> Transaction:
 
 
 async def settle(unit: UnitOfWork, signals: TransactionSignals, public_id: UUID) -> Transaction:
-    """Settle a pending transaction. Raises NotFoundError, or ConflictError when its state does not allow it."""
+    """Settle a pending transaction. Raises NotFoundError; ConflictError when its state forbids it."""
     with signals.settling(str(public_id)):
         transaction = await repository.find(unit, public_id, lock=True)
         if transaction is None:

@@ -104,7 +104,7 @@ class JobQueue(Protocol):
     name: str
 
     async def publish(self, job: Job) -> None:
-        """Hand the job over; returns once the broker has it. One whose ID is queued already stays as it is."""
+        """Hand the job over; returns once the broker has it. One that is queued already stays as it is."""
 
     async def consume(self, run: Runner, *, concurrency: int) -> None:
         """Run deliveries, riding out faults of the broker, until `stop`."""

@@ -1,9 +1,9 @@
 """The `redis` engine: arq, used for its queue alone.
 
-What arq stores for a job is our envelope and nothing else, under the job's own ID. Retries, timeouts and results
-stay out of its hands: one arq function runs every job, and asks for a later try where the runner says so. arq's
-guard against running a job twice is made into a lease, renewed while the job runs, so that the jobs of a killed
-worker run again after `lease` seconds and not after the longest timeout.
+What arq stores for a job is our envelope and nothing else, under the job's own ID. Retries, timeouts and
+results stay out of its hands: one arq function runs every job, and asks for a later try where the runner says
+so. arq's guard against running a job twice is made into a lease, renewed while the job runs, so that the jobs
+of a killed worker run again after `lease` seconds and not after the longest timeout.
 """
 
 import asyncio

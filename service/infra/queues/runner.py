@@ -22,8 +22,8 @@ OUTAGE_DELAY = 5.0
 class JobRunner:
     """Runs each delivery to its end: done, due again later, or dead. It is what engines call.
 
-    A failure of the job counts as an attempt. `UnavailableError` does not: an outage of the database must not send
-    every job that meets it to the dead letters, so those come back until it is over.
+    A failure of the job counts as an attempt. `UnavailableError` does not: an outage of the database must not
+    send every job that meets it to the dead letters, so those come back until it is over.
     """
 
     def __init__(self, perform: Perform, bury: Bury, telemetry: JobTelemetry) -> None:
