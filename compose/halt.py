@@ -44,7 +44,7 @@ def stop(component: Component, state: State, report: Report) -> None:
 
 
 def kill(component: Component, state: State) -> None:
-    """Kill a component's main process, as a crash would, and wait until what it started has seen that and gone."""
+    """Kill a component's main process, as a crash would, and wait until what it had started is gone too."""
     running = state.running.get(component.name)
     if running and not processes.is_stranger(running.pid, state.file.parent):
         below = _below(running.pid)

@@ -95,6 +95,8 @@ class Stack:
             volumes: remove data, logs and configuration too; secrets stay.
         """
         if not self.paths.state.is_dir():
+            # Nothing is remembered, but what was started before the folder was removed may still run.
+            halt.end_leftovers(self.paths, State(self.paths.file), self.table, self.report)
             return
         with locked(self.paths, self._remark):
             state = self._load()
