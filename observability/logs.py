@@ -135,7 +135,7 @@ class LogPipeline:
 
 
 class Logger(structlog.BoundLoggerBase):
-    """A structlog bound logger over the process's pipeline: `log.info("transaction.created", id=...)`.
+    """A structlog bound logger over the process's pipeline: `log.info("order.created", id=...)`.
 
     Below the level in force a call costs one comparison. `bind`, `unbind` and `new` are structlog's.
     """

@@ -158,7 +158,9 @@ def tracer_provider(config: TelemetryConfig, instance: str) -> TracerProvider:
 
 def otlp_exporter(endpoint: str, timeout: float = 10.0) -> SpanExporter:
     """OTLP over gRPC; plain text for `http://host:port`, TLS for `https://`."""
-    # Imported here: grpc starts threads, and a service without an endpoint does not need it.
+    # Its native part writes plain text to standard error; what fails is logged by the exporter all the same.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Imported here: a service without an endpoint does not need it.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
     return OTLPSpanExporter(endpoint=endpoint, insecure=not endpoint.startswith("https://"), timeout=timeout)

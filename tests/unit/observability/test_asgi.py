@@ -1,4 +1,4 @@
-"""One pass over a request: what the span, the histogram, the access line and the headers say, and that they agree."""
+"""One pass over a request: what span, histogram, access line and headers say, and that they agree."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, WebSocket
+from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import SpanKind, StatusCode
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,10 +16,10 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
 
 from observability import TelemetryMiddleware, bind, current, get_logger
-from tests.unit.observability.conftest import Answer, Harness
+from tests.unit.observability.harness import Answer, Harness
 
 Call = Callable[..., Awaitable[Answer]]
-QUIET: dict[str, Any] = {"tracing": False, "metrics": False, "logs": False}
+QUIET: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 log = get_logger("tests.app")
 
@@ -90,7 +91,7 @@ def counted(harness: Harness, method: str, route: str, status: int) -> float | N
         ("/gone", "GET", 404, "/gone"),
     ],
 )
-async def test_the_route_template_is_counted_never_the_path(
+async def test_the_route_template_is_counted_never_the_path(  # noqa: PLR0917 - fixtures and the table's columns
     harness: Harness, call: Call, path: str, method: str, status: int, route: str
 ) -> None:
     answer = await call(TelemetryMiddleware(fastapi_app(), harness.telemetry), path, method)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
-from observability import JobTelemetry, current, get_logger
-from tests.unit.observability.conftest import Harness
+from observability import Attempt, JobTelemetry, current, get_logger
+from tests.unit.observability.harness import Harness, fail
 
 JOB = "order.invoice.v1"
 log = get_logger("tests.jobs")
@@ -33,18 +32,18 @@ def count(harness: Harness, name: str, job: str = JOB) -> float | None:
 
 def parent_of(span: ReadableSpan) -> int:
     assert span.parent is not None
-    return span.parent.span_id
+    return int(span.parent.span_id)
 
 
 def id_of(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.span_id
+    return int(span.context.span_id)
 
 
 async def test_one_trace_from_the_request_to_the_effect(harness: Harness, jobs: JobTelemetry) -> None:
-    with harness.telemetry.tracer.start_as_current_span("POST /orders", kind=SpanKind.SERVER):
-        with jobs.outbox(JOB, "j1") as stored:
-            pass
+    request = harness.telemetry.tracer.start_as_current_span("POST /orders", kind=SpanKind.SERVER)
+    with request, jobs.outbox(JOB, "j1") as stored:
+        pass
     with jobs.publish(JOB, "j1", stored) as sent:
         pass
     with harness.telemetry.tracer.start_as_current_span("poll of the worker"):
@@ -144,34 +143,28 @@ async def test_a_failed_publish_is_not_counted(harness: Harness, jobs: JobTeleme
 
 
 @pytest.mark.parametrize(
-    ("say", "event", "level", "counted"),
+    ("say", "event", "level"),
     [
-        (lambda run, error: None, "job.failed", "error", {"failed": 1, "retried": 0, "dead": 0}),
-        (
-            lambda run, error: run.retried(error, delay=5.0),
-            "job.retried",
-            "warning",
-            {"failed": 1, "retried": 1, "dead": 0},
-        ),
-        (lambda run, error: run.dead(error), "job.dead", "error", {"failed": 1, "retried": 0, "dead": 1}),
+        (lambda run, error: None, "job.failed", "error"),
+        (lambda run, error: run.retried(error, delay=5.0), "job.retried", "warning"),
+        (lambda run, error: run.dead(error), "job.dead", "error"),
     ],
 )
 async def test_a_failure_is_recorded_and_raised_on(
-    harness: Harness,
-    jobs: JobTelemetry,
-    say: Callable[[Any, Exception], None],
-    event: str,
-    level: str,
-    counted: dict[str, int],
+    harness: Harness, jobs: JobTelemetry, say: Callable[[Attempt, Exception], None], event: str, level: str
 ) -> None:
-    with pytest.raises(ValueError, match="no amount"):
+    async def attempt() -> None:
         async with jobs.process(JOB, "j1", {}, attempt=1, enqueued_at=now(), created_at=now()) as run:
             try:
-                raise ValueError("no amount")
+                fail(ValueError("no amount"))
             except ValueError as error:
                 say(run, error)
                 raise
-    assert {name: count(harness, f"{name}_total") for name in counted} == counted
+
+    with pytest.raises(ValueError, match="no amount"):
+        await attempt()
+    counted = {name: count(harness, f"{name}_total") for name in ("failed", "retried", "dead")}
+    assert counted == {"failed": 1, "retried": event == "job.retried", "dead": event == "job.dead"}
     assert count(harness, "done_total") == 0
     assert count(harness, "freshness_seconds_count") == 0
     line = harness.line(event)
@@ -190,11 +183,13 @@ async def test_the_cause_given_counts_not_the_control_flow_that_is_raised(
     class Retry(Exception):  # noqa: N818 - as queue libraries name it
         pass
 
-    with pytest.raises(Retry):
+    async def attempt() -> None:
         async with jobs.process(JOB, "j1", {}, attempt=1, enqueued_at=now()) as run:
-            cause = ValueError("the cause")
-            run.retried(cause, delay=1)
+            run.retried(ValueError("the cause"), delay=1)
             raise Retry
+
+    with pytest.raises(Retry):
+        await attempt()
     assert harness.line("job.retried")["exception"][0]["type"] == "ValueError"
     assert (harness.span(f"process {JOB}").attributes or {})["error.type"] == "ValueError"
 

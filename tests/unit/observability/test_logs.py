@@ -22,7 +22,7 @@ from observability import bind, bound, get_logger
 from observability.context import current_context
 from observability.logs import level_name, pipeline
 from observability.stdlib import PipelineHandler
-from tests.unit.observability.conftest import Harness
+from tests.unit.observability.harness import Harness, fail
 
 log = get_logger("tests.logs")
 ALWAYS = ["timestamp", "level", "event", "logger", "service", "env", "instance"]
@@ -73,7 +73,7 @@ async def test_an_exception_is_frames_without_locals(harness: Harness) -> None:
     hidden_local = "s3cr3t-local"
     try:
         try:
-            raise KeyError("inner")
+            fail(KeyError("inner"))
         except KeyError as error:
             raise RuntimeError(f"outer {len(hidden_local)}") from error
     except RuntimeError:
@@ -136,7 +136,7 @@ async def test_standard_logging_takes_the_same_way(harness: Harness) -> None:
     with harness.telemetry.tracer.start_as_current_span("x"):
         logger.info("%s jobs in %.1f s", 3, 0.5, extra={"queue": "q", "password": "p"})
     try:
-        raise OSError("gone")
+        fail(OSError("gone"))
     except OSError:
         logger.exception("poll failed")
     first, second = harness.lines()
@@ -182,7 +182,7 @@ async def test_warnings_are_lines(harness: Harness) -> None:
 
 async def test_uncaught_exceptions_are_critical_lines(harness: Harness) -> None:
     try:
-        raise LookupError("nobody catches me")
+        fail(LookupError("nobody catches me"))
     except LookupError as error:
         sys.excepthook(type(error), error, error.__traceback__)
 
@@ -326,7 +326,7 @@ async def test_the_console_is_for_people_without_colours_in_a_pipe(
 ) -> None:
     start(log_sink="console", log_file=None)
     try:
-        raise ValueError("boom")
+        fail(ValueError("boom"))
     except ValueError:
         log.exception("order.failed", password="p", order="o1")
     text = capsys.readouterr().out

@@ -14,10 +14,10 @@ from observability.redaction import MASK, is_sensitive, redact, redact_text
 @pytest.mark.parametrize(
     "key",
     [
-        "password", "PASSWORD", "db_password", "passwd", "pwd", "token", "access_token", "refreshToken", "secret",
-        "client-secret", "authorization", "Authorization", "cookie", "set-cookie", "Set_Cookie", "api_key", "X-Api-Key",
-        "apikey", "email", "userEmail", "iban", "card", "card_number", "creditCard", "cvv", "private_key", "credentials",
-        "phone", "phone_number",
+        "password", "PASSWORD", "db_password", "passwd", "pwd", "token", "access_token", "refreshToken",
+        "secret", "client-secret", "authorization", "Authorization", "cookie", "set-cookie", "Set_Cookie",
+        "api_key", "X-Api-Key", "apikey", "email", "userEmail", "iban", "card", "card_number", "creditCard",
+        "cvv", "private_key", "credentials", "phone", "phone_number",
     ],
 )  # fmt: skip
 def test_sensitive_keys(key: str) -> None:
@@ -77,7 +77,10 @@ def test_nothing_and_yes_or_no_reveal_nothing() -> None:
         ("Authorization: Basic dXNlcjpwdw==", f"Authorization: {MASK}"),
         ("password=hunter2&x=1", f"password={MASK}&x=1"),
         ('{"password": "hunter2", "x": 1}', f'{{"password": "{MASK}", "x": 1}}'),
-        ("DATABASE_PASSWORD=hunter2 REDIS_SECRET: 'x y'", f"DATABASE_PASSWORD={MASK} REDIS_SECRET: '{MASK} y'"),
+        (
+            "DATABASE_PASSWORD=hunter2 REDIS_SECRET: 'x y'",
+            f"DATABASE_PASSWORD={MASK} REDIS_SECRET: '{MASK} y'",
+        ),
         ("api-key: k1", f"api-key: {MASK}"),
         ("jwt eyJhbGciOiJI.eyJzdWIiOiIx.c2lnbmF0dXJl end", f"jwt {MASK} end"),
     ],

@@ -16,7 +16,7 @@ import pytest
 
 from observability import get_logger
 from observability.sinks import FileDescriptorSink, RotatingFileSink
-from tests.unit.observability.conftest import Harness
+from tests.unit.observability.harness import Harness
 
 LINE = b"0123456789abcde\n"
 
@@ -102,7 +102,7 @@ for number in range(10**9):
     if number == 1000:
         print("ready", flush=True)
 """
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)  # noqa: S603
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGKILL)
