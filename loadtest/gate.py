@@ -76,12 +76,12 @@ def hopeless(checks: Sequence[Check], elapsed: float, duration: float, rule: Abo
 def _availability(slo: Slo, samples: Sequence[Sample], _warm: float) -> list[Check]:
     http = [sample for sample in samples if sample.is_http]
     bad = sum(1 for sample in http if sample.error)
-    return [_share(slo, ALL, f"≥ {_percent(slo.objective)} answered right", bad, len(http))]
+    return [_share(slo, ALL, f"≥ {100 * slo.objective:.6g} % answered right", bad, len(http))]
 
 
 def _latency(slo: Slo, samples: Sequence[Sample], warm: float) -> list[Check]:
     threshold = slo.threshold_seconds or 0.0
-    required = f"≥ {_percent(slo.objective)} within {_duration(threshold)}"
+    required = f"≥ {100 * slo.objective:.6g} % within {_duration(threshold)}"
     http = [sample for sample in samples if sample.is_http]
     checks = []
     for route, own in {ALL: http, **by_route(http)}.items():
@@ -93,7 +93,7 @@ def _latency(slo: Slo, samples: Sequence[Sample], warm: float) -> list[Check]:
 
 def _freshness(slo: Slo, samples: Sequence[Sample], warm: float) -> list[Check]:
     threshold = slo.threshold_seconds or 0.0
-    required = f"≥ {_percent(slo.objective)} within {_duration(threshold)}"
+    required = f"≥ {100 * slo.objective:.6g} % within {_duration(threshold)}"
     jobs = [sample for sample in samples if sample.kind == "JOB" and sample.start >= warm]
     checks = []
     for route, own in (by_route(jobs) or {"jobs": []}).items():
@@ -157,9 +157,13 @@ def _own(threshold: Threshold, samples: Sequence[Sample], warm: float, start: fl
 
 def _error_share(limit: float, route: str, own: Sequence[Sample]) -> Check:
     as_slo = Slo(name="errors", objective=min(1 - 1e-9, 1 - limit), kind="availability")
-    required = f"≤ {_percent(limit)} failed"
+    required = f"≤ {100 * limit:g} % failed"
     check = _share(as_slo, route, required, sum(1 for sample in own if sample.error), len(own))
-    return check if check.value is None else replace(check, measured=f"{_percent(1 - check.value)} failed")
+    return (
+        check
+        if check.value is None
+        else replace(check, measured=f"{math.ceil((1 - check.value) * 1e4 - 1e-6) / 100:g} % failed")
+    )
 
 
 def _rate(limit: float, route: str, own: Sequence[Sample], start: float, end: float) -> Check:
@@ -195,10 +199,8 @@ def _nothing(name: str, route: str, required: str, limit: float) -> Check:
 
 
 def _percent(share: float) -> str:
-    """As many decimals as it needs to differ from 100 %, at least one and at most four: 99.9 %, 99.95 %."""
-    text = f"{100 * share:.4f}".rstrip("0")
-    whole, _, decimals = text.partition(".")
-    return f"{whole}.{decimals} %" if decimals else f"{whole} %"
+    """Rounded down, so that a share below its limit never reads like the limit: 99.94 %, 100 %."""
+    return f"{math.floor(share * 1e4 + 1e-6) / 100:.6g} %"
 
 
 def _duration(seconds: float) -> str:

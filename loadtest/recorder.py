@@ -5,13 +5,15 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
-from locust.env import Environment
-from locust.event import Events
 
 from loadtest.samples import Mark, Phase, Sample, Writer
+
+if TYPE_CHECKING:  # importing Locust patches the whole process, which is for its own process alone
+    from locust.env import Environment
+    from locust.event import Events
 
 TICK_SECONDS = 0.2
 _TRACERESPONSE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -24,7 +26,7 @@ class Recorder:
         self._writer = Writer(folder / f"samples-{os.getpid()}.bin")
         self._environment: Environment | None = None
 
-    def attach(self, events: Events) -> None:
+    def attach(self, events: "Events") -> None:
         listeners: dict[str, Callable[..., None]] = {
             "init": self._on_init,
             "request": self._on_request,
@@ -38,7 +40,7 @@ class Recorder:
             hook: Any = getattr(events, name)
             hook.add_listener(listener)
 
-    def _on_init(self, environment: Environment, **_: Any) -> None:
+    def _on_init(self, environment: "Environment", **_: Any) -> None:
         self._environment = environment
         gevent.spawn(self._tick)
         gevent.spawn(self._stop_when_abandoned)
@@ -62,7 +64,7 @@ class Recorder:
         self._writer.sample(Sample(start, elapsed, request_type, name, status, said(exception), trace_id))
 
     def _on_user_error(self, user_instance: Any, exception: BaseException, **_: Any) -> None:
-        where = type(user_instance).__name__
+        where = type(getattr(user_instance, "user", user_instance)).__name__  # it may be the user's task set
         self._writer.sample(Sample(time.time(), 0.0, "EXCEPTION", where, 0, said(exception), ""))
 
     def _tick(self) -> None:

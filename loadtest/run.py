@@ -82,9 +82,9 @@ class Watch:
         )
         # A long run has many samples: judging them must not take the CPU from the generator beside it.
         self._next_judgement = time.time() + 20 * (time.time() - now)
+        self._look_for_silence(now, self.start)
         if self.end is not None:
             return
-        self._look_for_silence(now, self.start)
         model, limits = self.order.scenario.model, self.order.scenario.limits
         lost = gate.hopeless(self.checks, now - self.start, model.duration_seconds, limits.abort)
         if lost:

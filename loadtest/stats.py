@@ -107,21 +107,22 @@ def slowest(samples: Iterable[Sample], each: int) -> list[Slow]:
 
 
 def timeline(samples: Iterable[Sample], marks: Sequence[Mark], start: float, end: float) -> list[Bucket]:
-    """The run in stretches of equal length. A sample counts where it ended, as a server counts it."""
+    """The run in stretches of a second or more. A sample counts where it ended, as a server counts it."""
     seconds = max(end - start, 1e-9)
     width = max(1.0, math.ceil(seconds / BUCKETS))
-    count = max(1, math.ceil(seconds / width - 1e-6))
+    count = max(1, round(seconds / width))
     held: list[list[Sample]] = [[] for _ in range(count)]
     for sample in samples:
-        index = int((sample.end - start) // width)
-        if 0 <= index < count:
-            held[index].append(sample)
+        if start <= sample.end <= end:
+            held[min(int((sample.end - start) // width), count - 1)].append(sample)
     users = [0] * count
     for mark in marks:
-        index = int((mark.time - start) // width)
-        if 0 <= index < count:
+        if start <= mark.time <= end:
+            index = min(int((mark.time - start) // width), count - 1)
             users[index] = max(users[index], mark.users)
-    return [_bucket(own, users[i], i * width, min(width, seconds - i * width)) for i, own in enumerate(held)]
+    # The last one takes the rest of the run: of a fraction of its own, a rate would be noise.
+    lengths = [width] * (count - 1) + [seconds - (count - 1) * width]
+    return [_bucket(own, users[i], i * width, lengths[i]) for i, own in enumerate(held)]
 
 
 def _bucket(samples: Sequence[Sample], users: int, begin: float, width: float) -> Bucket:

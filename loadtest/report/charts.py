@@ -57,6 +57,7 @@ def chart(
         if any(value is not None for _, value in line.points)
     )
     keys += '<span class="key limit-key">limit</span>' if limit is not None and limit <= y.high else ""
+    keys += '<span class="key warm-key">warm-up</span>' if warm > x.low else ""
     return (
         f'<figure><figcaption><b>{escape(title)}</b> <span class="unit">{escape(unit)}</span></figcaption>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}">{drawn}</svg>'
@@ -77,7 +78,7 @@ def linear(low: float, high: float) -> Axis:
 
 def seconds(duration: float) -> Axis:
     """The time axis of a run: ends where the run ends, ticks in seconds or minutes."""
-    duration = max(duration, 1.0)
+    duration = max(math.ceil(duration - 0.05), 1)
     minutes = duration > 300
     unit, name = (60, "min") if minutes else (1, "s")
     ticks = linear(0, duration / unit).ticks

@@ -1,6 +1,7 @@
 """The report's texts: one HTML file that loads nothing from anywhere, and a Markdown summary."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -59,58 +60,37 @@ def _tone(code: Code) -> str:
 
 def _charts(result: Result) -> list[str]:
     buckets = result.timeline
-    x = charts.seconds(result.load_seconds)
-    users = charts.Line("users", "muted", _of(buckets, lambda b: b.users), dashed=True)
-    return [
-        charts.chart(
-            "Throughput, errors and users",
-            "per second; users as a number",
-            [
-                charts.Line("requests", "c1", _of(buckets, lambda b: b.rate), filled=True),
-                charts.Line("errors", "bad", _of(buckets, lambda b: b.errors)),
-                users,
-            ],
-            x,
-            warm=result.warmup_seconds,
-        ),
-        charts.chart(
-            "Latency of right answers",
-            "ms",
-            [
-                charts.Line("p50", "c1", _of(buckets, lambda b: b.p50_ms)),
-                charts.Line("p95", "c2", _of(buckets, lambda b: b.p95_ms)),
-                charts.Line("p99", "c3", _of(buckets, lambda b: b.p99_ms)),
-            ],
-            x,
-            limit=result.latency_limit_ms,
-            warm=result.warmup_seconds,
-        ),
-        *_both_sides(result, buckets, x),
-        _curves(result.routes),
-        charts.chart(
-            "From payment to settlement, p95",
-            "ms",
-            [
-                charts.Line("client: sent to seen settled", "c2", _of(buckets, lambda b: b.settle_p95_ms)),
-                *_server(result, "wait_p95", "c4"),
-            ],
-            x,
-            warm=result.warmup_seconds,
-        ),
+    draw = partial(charts.chart, x=charts.seconds(result.load_seconds), warm=result.warmup_seconds)
+    settled = [point for point in _of(buckets, lambda b: b.settle_p95_ms) if point[1] is not None]
+    load = [
+        charts.Line("requests", "c1", _of(buckets, lambda b: b.rate), filled=True),
+        charts.Line("errors", "bad", _of(buckets, lambda b: b.errors)),
+        charts.Line("users", "muted", _of(buckets, lambda b: b.users), dashed=True),
     ]
-
-
-def _both_sides(result: Result, buckets: Sequence[Bucket], x: charts.Axis) -> list[str]:
-    if not result.server.series:
-        return []
-    client = charts.Line("client: requests", "c1", _of(buckets, lambda b: b.rate))
-    slow = charts.Line("client: p99", "c1", _of(buckets, lambda b: b.p99_ms))
-    return [
-        charts.chart(
-            "Throughput, client and server", "per second", [client, *_server(result, "rate", "c3")], x
-        ),
-        charts.chart("p99, client and server", "ms", [slow, *_server(result, "p99", "c3")], x),
+    latency = [
+        charts.Line("p50", "c1", _of(buckets, lambda b: b.p50_ms)),
+        charts.Line("p95", "c2", _of(buckets, lambda b: b.p95_ms)),
+        charts.Line("p99", "c3", _of(buckets, lambda b: b.p99_ms)),
     ]
+    settlement = [
+        charts.Line("client: sent to seen settled", "c2", settled),
+        *_server(result, "wait_p95", "c4"),
+    ]
+    both = {
+        "rate": charts.Line("client: requests", "c1", _of(buckets, lambda b: b.rate)),
+        "p99": charts.Line("client: p99", "c1", _of(buckets, lambda b: b.p99_ms)),
+    }
+    server = {key: _server(result, key, "c3") for key in both}
+    drawn = [
+        draw("Throughput, errors and users", "per second; users as a number", load),
+        draw("Latency of right answers", "ms", latency, limit=result.latency_limit_ms),
+    ]
+    if any(server.values()):
+        drawn += [
+            draw("Throughput, client and server", "per second", [both["rate"], *server["rate"]]),
+            draw("p99, client and server", "ms", [both["p99"], *server["p99"]]),
+        ]
+    return [*drawn, _curves(result.routes), draw("From payment to settlement, p95", "ms", settlement)]
 
 
 def _server(result: Result, key: str, tone: str) -> list[charts.Line]:

@@ -3,7 +3,6 @@
 import random
 import time
 import uuid
-from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,6 +11,7 @@ from locust import task
 from pydantic import BaseModel, ConfigDict, Field
 
 from loadtest.scenarios.api import Answer, ApiUser
+from loadtest.scenarios.checks import mismatch, not_a_page
 
 COLLECTION = "/v1/transactions"
 ITEM = "/v1/transactions/{id}"
@@ -113,29 +113,3 @@ class Customer(ApiUser):
             route=ITEM,
             check=lambda data: mismatch(data, {"id": transaction_id}),
         )
-
-
-def mismatch(data: Any, expected: dict[str, Any]) -> str:
-    """What differs between a transaction and what must be in it, or an empty string."""
-    if not isinstance(data, dict) or not isinstance(data.get("id"), str):
-        return "data is not a transaction with an id"
-    wrong = [key for key, value in expected.items() if not _same(key, data.get(key), value)]
-    return f"the answer's {', '.join(wrong)} is not the one that was sent" if wrong else ""
-
-
-def _same(key: str, got: Any, sent: Any) -> bool:
-    if key != "amount":
-        return bool(got == sent)
-    try:
-        return Decimal(str(got)) == Decimal(str(sent))  # 12.5 and 12.50 are one amount
-    except InvalidOperation:
-        return False
-
-
-def not_a_page(data: Any) -> str:
-    """What is wrong with a list of transactions, or an empty string."""
-    if not isinstance(data, list):
-        return "data is not a list"
-    if not all(isinstance(item, dict) and isinstance(item.get("id"), str) for item in data):
-        return "an item of the list has no id"
-    return ""
