@@ -32,8 +32,11 @@ async def work(settings: Settings, stopping: asyncio.Event) -> None:
 async def run_jobs(container: Container, stopping: asyncio.Event) -> None:
     """The worker without its port: queue, relay and gauges, until `stopping`."""
     settings = container.settings
+    handlers = job_handlers(container.transactions)
+    for handler in handlers:
+        container.jobs.metrics.series(handler.kind.name)  # present from zero on, for rates and alerts
     runner = JobRunner(
-        Effects(container.database, job_handlers(container.transactions)).perform,
+        Effects(container.database, handlers).perform,
         Graveyard(container.database).bury,
         container.jobs,
     )

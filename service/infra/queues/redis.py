@@ -32,14 +32,28 @@ _OUTAGE_PAUSE = (0.1, 5.0)
 
 
 def _serialize(message: dict[str, Any]) -> bytes:
-    """arq's record of a job is reduced to our envelope."""
-    body: bytes = message["a"][0]
+    """arq's record of a job is reduced to our envelope; that of a result, which is not kept, to nothing."""
+    arguments = message["a"]
+    body: bytes = arguments[0] if arguments else b""
     return body
 
 
 def _deserialize(body: bytes) -> dict[str, Any]:
     """Whatever lies in Redis reaches the runner: what is malformed becomes a dead letter."""
     return {"t": None, "f": _RUN, "a": (body,), "k": {}, "et": int(time.time() * 1000)}
+
+
+class _Worker(Worker):
+    """arq's worker, except that a queued job without a body is a dead letter too and not only a log line."""
+
+    def __init__(self, run: Runner, **options: Any) -> None:
+        super().__init__(**options)
+        self._run = run
+
+    async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
+        # With our serializer, one function and unbounded tries, nothing but an empty body leads here.
+        if await self._run(Delivery(job_id, b"")) is None:
+            await super().finish_failed_job(job_id, result_data)
 
 
 class RedisQueue:
@@ -131,7 +145,8 @@ class RedisQueue:
             if again is not None:
                 await self._put_back(ctx["job_id"], again)
 
-        worker = Worker(
+        worker = _Worker(
+            run,
             functions=[
                 func(deliver, name=_RUN, timeout=_NEVER_EXPIRES_MS / 1000, max_tries=_UNBOUNDED_TRIES)
             ],
