@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -14,6 +15,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanKind
 from observability.context import RequestContext, current_context
 from observability.exchange import METHODS, Exchange, Message, Receive, Scope, Send
 from observability.redaction import redact_text
+from observability.routing import action
 from observability.setup import Telemetry, TelemetryConfig
 from observability.tracing import parse_traceparent
 
@@ -106,15 +108,15 @@ class TelemetryMiddleware:
         request_id: bytes,
     ) -> None:
         started = time.time_ns()
+        method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+        context.route = partial(action, method, scope)
         parent = _ROOT
         if value := wanted.get(b"traceparent"):
             caller = parse_traceparent(value, wanted.get(b"tracestate"))
             if caller is not None:
                 parent = trace.set_span_in_context(NonRecordingSpan(caller), _ROOT)
-        method = scope["method"]
-        known = method if method in METHODS else "_OTHER"
         span = self._tracer.start_span(
-            known if known is method else "HTTP",
+            "HTTP" if method == "_OTHER" else method,
             context=parent,
             kind=SpanKind.SERVER,
             start_time=started,
@@ -127,7 +129,7 @@ class TelemetryMiddleware:
             metrics=self._metrics,
             span=span,
             context=context,
-            method=known,
+            method=method,
             started=started,
             request_id=request_id,
         )

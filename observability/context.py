@@ -6,10 +6,11 @@ that starts a task of its own, fills in the same object, so that the access line
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields, replace
+from copy import copy
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
@@ -23,6 +24,14 @@ class RequestContext:
     ip: str = ""
     user_agent: str = ""
     action: str = ""
+    route: Callable[[], str] | None = field(default=None, init=False, repr=False, compare=False)
+    """Gives the action once the router has found the endpoint; until then it is empty."""
+
+    def resolved(self) -> RequestContext:
+        """Itself, with the action filled in if it can be known by now."""
+        if not self.action and self.route is not None:
+            self.action = self.route()
+        return self
 
 
 current_context: ContextVar[RequestContext | None] = ContextVar("observability_request", default=None)
@@ -39,13 +48,14 @@ LOG_KEYS: tuple[tuple[str, str], ...] = (
 )
 """Attribute of `RequestContext` -> key in a log line, in the order in which they are written."""
 
-_FIELDS = frozenset(field.name for field in fields(RequestContext))
+_FIELDS = frozenset(attribute for attribute, _ in LOG_KEYS)
 _ALIASES = {log_key: attribute for attribute, log_key in LOG_KEYS} | {"correlationId": "request_id"}
 
 
 def current() -> RequestContext:
     """The context of the running request or job; an empty one that is bound to nothing outside of both."""
-    return current_context.get() or RequestContext()
+    context = current_context.get()
+    return RequestContext() if context is None else context.resolved()
 
 
 def bind(**values: str) -> RequestContext:
@@ -67,9 +77,9 @@ def bind(**values: str) -> RequestContext:
 @contextmanager
 def bound(**values: str) -> Iterator[RequestContext]:
     """A changed copy of the context inside the block; the old one is back after it."""
-    token = current_context.set(replace(current(), **values))
+    token = current_context.set(copy(current()))
     try:
-        yield current()
+        yield bind(**values)
     finally:
         current_context.reset(token)
 

@@ -22,7 +22,9 @@ Send = Callable[[Message], Awaitable[None]]
 
 LOGGER = "observability.asgi"
 CLIENT_CLOSED = 499
+_PATH_LIMIT = 1_024
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
+_log = logs.get_logger(__name__)
 
 
 class Exchange:
@@ -106,11 +108,17 @@ class Exchange:
             self._status = CLIENT_CLOSED if left else 500
 
     def finish(self) -> None:
-        """Record the request, once."""
+        """Record the request, once. A fault in here is logged: it must not become the client's."""
         if self._finished:
             return
         self._finished = True
         self._metrics.active -= 1
+        try:
+            self._record()
+        except Exception:  # noqa: BLE001 - see above
+            _log.exception("telemetry.fault")
+
+    def _record(self) -> None:
         ended = self._ended or time.time_ns()
         if not self._status:
             # The application returned without an answer: the client left, or the server makes it a 500.
@@ -136,7 +144,7 @@ class Exchange:
         attributes: dict[str, str | int] = {
             "http.request.method": method,
             "http.response.status_code": status,
-            "url.path": scope["path"],
+            "url.path": scope["path"][:_PATH_LIMIT],
             "url.scheme": scope.get("scheme", "http"),
             "client.address": context.ip,
             "user_agent.original": context.user_agent,

@@ -99,6 +99,7 @@ class LogPipeline:
             record["spanId"] = format(span.span_id, "016x")
         context = current_context.get()
         if context is not None:
+            context.resolved()
             for attribute, key in LOG_KEYS:
                 if value := getattr(context, attribute):
                     record[key] = redact_text(value)

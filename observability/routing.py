@@ -8,6 +8,12 @@ from typing import Any
 UNMATCHED = "/{unmatched}"
 
 
+def action(method: str, scope: MutableMapping[str, Any]) -> str:
+    """`GET /items/{id}` once an endpoint was found, empty before."""
+    route = route_template(scope, 404)
+    return "" if route is UNMATCHED else f"{method} {route}"
+
+
 def route_template(scope: MutableMapping[str, Any], status: int) -> str:
     """The template that matched, mounts and nested routers included: never the path itself.
 
@@ -19,10 +25,11 @@ def route_template(scope: MutableMapping[str, Any], status: int) -> str:
     prefix = _mount_prefix(scope) if "app_root_path" in scope else ""
     if route is not None and hasattr(route, "endpoint"):
         # FastAPI keeps the path with every included router's prefix beside the route, not in it.
-        effective = scope["fastapi"].get("effective_route_context") if "fastapi" in scope else None
-        if effective is not None and effective.original_route is route:
-            route = effective
-        return prefix + str(route.path)
+        if "fastapi" in scope:
+            effective = scope["fastapi"].get("effective_route_context")
+            if getattr(effective, "original_route", None) is route:
+                route = effective
+        return prefix + str(getattr(route, "path", UNMATCHED))
     if prefix and status != 404:
         return prefix + "/{path}"
     return UNMATCHED

@@ -13,7 +13,7 @@ from observability import logs
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 # The exporter's complaints repeat with each batch while the collector is away: one a minute is enough.
-_NOISY = ("opentelemetry", "grpc")
+_NOISY = ("opentelemetry", "grpc", "observability.tracing")
 _NOISE_SECONDS = 60.0
 _NOISE_KINDS = 1_000
 

@@ -12,7 +12,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from observability.setup import TelemetryConfig
 
 _log = logging.getLogger(__name__)
+_ATTRIBUTE_LIMIT = 4_096
 _HEX = b"0123456789abcdef"
 
 
@@ -120,6 +121,15 @@ class BatchProcessor(SpanProcessor):
     def _export(self, batch: list[ReadableSpan]) -> None:
         try:
             result = self._exporter.export(batch)
+        except (ValueError, TypeError) as error:
+            # One span that cannot be encoded must not take 511 others with it.
+            if len(batch) > 1:
+                half = len(batch) // 2
+                self._export(batch[:half])
+                self._export(batch[half:])
+                return
+            _log.warning("span %r cannot be encoded: %s", batch[0].name, error)
+            result = SpanExportResult.FAILURE
         except Exception:  # noqa: BLE001 - whatever an exporter raises, the thread must go on; it is counted
             _log.exception("span export failed")
             result = SpanExportResult.FAILURE
@@ -152,6 +162,7 @@ def tracer_provider(config: TelemetryConfig, instance: str) -> TracerProvider:
     return TracerProvider(
         sampler=ParentBased(TraceIdRatioBased(config.sample_ratio)),
         resource=resource(config, instance),
+        span_limits=SpanLimits(max_span_attribute_length=_ATTRIBUTE_LIMIT),
         shutdown_on_exit=False,
     )
 

@@ -293,6 +293,25 @@ async def test_an_answer_of_500_without_an_exception_marks_the_span(harness: Har
     assert (span.attributes or {})["error.type"] == "503"
 
 
+async def test_lines_from_inside_the_endpoint_name_the_action(harness: Harness, call: Call) -> None:
+    await call(TelemetryMiddleware(fastapi_app(), harness.telemetry), "/api/v1/items/7")
+    assert harness.line("item.read")["action"] == "GET /api/v1/items/{item_id}"
+
+
+async def test_a_fault_in_telemetry_is_not_the_clients(
+    harness: Harness, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = TelemetryMiddleware(fastapi_app(), harness.telemetry)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no series")
+
+    monkeypatch.setattr(harness.telemetry.metrics.http, "child", broken)
+    answer = await call(app, "/sync")
+    assert (answer.status, answer.error) == (200, None)
+    assert harness.line("telemetry.fault")["exception"][0]["value"] == "no series"
+
+
 async def test_a_client_error_is_not_the_servers(harness: Harness, call: Call) -> None:
     await call(TelemetryMiddleware(fastapi_app(), harness.telemetry), "/gone")
     assert harness.span("GET /gone").status.status_code is StatusCode.UNSET

@@ -271,6 +271,28 @@ def test_an_exporter_that_raises_does_not_end_the_exports(registry: CollectorReg
     processor.shutdown()
 
 
+async def test_one_span_that_cannot_be_encoded_takes_no_other_with_it(
+    start: Callable[..., Harness], receiver: tuple[Receiver, str]
+) -> None:
+    collector, endpoint = receiver
+    harness = start(otlp_endpoint=endpoint)
+    for number in range(20):
+        name = "\ud800" if number == 7 else f"s{number}"
+        harness.telemetry.tracer.start_span(name).end()
+    assert await asyncio.to_thread(harness.telemetry.flush, 10.0)
+    assert len(collector.spans()) == 19
+    assert totals(harness) == (19, 1, 1)
+
+
+async def test_long_attributes_are_cut(harness: Harness, call: Call) -> None:
+    with harness.telemetry.tracer.start_as_current_span("x") as span:
+        span.set_attribute("db.query.text", "x" * 100_000)
+    await call(TelemetryMiddleware(PlainTextResponse("x"), harness.telemetry), "/" + "y" * 100_000)
+    lengths = [len(str(v)) for s in harness.spans() for v in (s.attributes or {}).values()]
+    assert max(lengths) == 4_096
+    assert len(str((harness.spans()[1].attributes or {})["url.path"])) == 1_024
+
+
 def test_threads_lose_no_count(registry: CollectorRegistry) -> None:
     exporter = Gated()
     exporter.gate.set()
