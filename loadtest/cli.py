@@ -60,6 +60,9 @@ def run(  # noqa: PLR0917 - typer reads the options from the arguments
     except LoadTestError as error:
         _complain(error)
         raise typer.Exit(Code.GENERATOR_FAILED) from error
+    except OSError as error:
+        _complain(LoadTestError(f"the run could not be written down: {error}"))
+        raise typer.Exit(Code.GENERATOR_FAILED) from error
     print_result(out, result)
     out.print(f"  report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     raise typer.Exit(result.verdict.code)

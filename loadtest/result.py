@@ -114,7 +114,7 @@ def assemble(order: Order, measured: Measured, stack: Stack) -> Result:
             measured.latest_tick * 1000,
         ),
         environment=describe(order.target),
-        settings=order.scenario.model_dump(mode="json", exclude={"name", "title"}),
+        settings=order.scenario.model_dump(mode="json", exclude={"name", "title"}, exclude_none=True),
         warmup_seconds=order.scenario.model.warmup_seconds,
         latency_limit_ms=next(
             (1000 * (s.threshold_seconds or 0) for s in order.slos if s.kind == "latency"), None

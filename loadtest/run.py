@@ -75,21 +75,23 @@ class Watch:
         if self.start is None:
             return
         now = time.time()
-        if now < self._next_judgement:
-            return
+        self._look_for_silence(now, self.start)
+        if now >= self._next_judgement:
+            self._judge(now, self.start)
+
+    def _judge(self, now: float, start: float) -> None:
         self.checks = gate.evaluate(
-            self.order.scenario, self.order.slos, self.recording.samples, self.start, self.end or now
+            self.order.scenario, self.order.slos, self.recording.samples, start, self.end or now
         )
         # A long run has many samples: judging them must not take the CPU from the generator beside it.
         self._next_judgement = time.time() + 20 * (time.time() - now)
-        self._look_for_silence(now, self.start)
         if self.end is not None:
             return
         model, limits = self.order.scenario.model, self.order.scenario.limits
-        lost = gate.hopeless(self.checks, now - self.start, model.duration_seconds, limits.abort)
+        lost = gate.hopeless(self.checks, now - start, model.duration_seconds, limits.abort)
         if lost:
             self.given_up = (
-                f"given up after {now - self.start:.0f} s: {lost.name} on {lost.route} "
+                f"given up after {now - start:.0f} s: {lost.name} on {lost.route} "
                 f"is at {lost.measured}, {lost.required} can no longer be reached"
             )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from loadtest.report import charts, words
 from loadtest.result import Result
@@ -34,10 +34,12 @@ def _render(template: str, result: Result, *, autoescape: bool) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters.update(
         ms=words.milliseconds, margin=words.margin, share=words.share, clock=words.clock
     )
+    environment.filters["breakable"] = _breakable
     return environment.get_template(
         template
     ).render(
@@ -50,6 +52,11 @@ def _render(template: str, result: Result, *, autoescape: bool) -> str:
         ),
         started=result.started[:19].replace("T", " "),
     )
+
+
+def _breakable(route: str) -> Markup:
+    """A route that a narrow screen may break at its slashes, never within a word."""
+    return Markup(str(escape(route)).replace("/", "<wbr>/"))  # noqa: S704 - escaped just before
 
 
 def _tone(code: Code) -> str:
