@@ -197,12 +197,14 @@ class Stack:
             running = state.running.get(name)
             return running is not None and processes.alive(running.pid, running.started)
 
-        state.ports, moved = ports.allocate(self.paths.state, self.table, state.ports, held)
+        present = frozenset(programs) | {name for name in state.wanted if name in by_name(self.table)}
+        state.ports, moved = ports.allocate(
+            self.paths.state, self.table, state.ports, held, lambda name: name in present
+        )
         for move in moved:
             if move.component in programs and not held(move.component):
                 text = f"uses port {move.given} for {move.port}: {move.usual} is held by {move.holder}"
                 self.report(Event(None, None, f"{move.component} {text}"))
-        present = frozenset(programs) | {name for name in state.wanted if name in by_name(self.table)}
         return Setting(self.paths, state.ports, secret.values(self.paths.secrets), present)
 
     def _find_programs(self, state: State) -> tuple[dict[str, Outcome], dict[str, Resolved]]:

@@ -122,12 +122,14 @@ def allocate(
     components: Iterable[Component],
     earlier: dict[str, dict[str, int]],
     held: Callable[[str], bool],
+    needed: Callable[[str], bool],
 ) -> tuple[dict[str, dict[str, int]], list[Moved]]:
     """Choose every port of a stack.
 
     Args:
         earlier: what the components had before; kept while still free.
         held: whether the component runs, and so holds its earlier ports itself.
+        needed: whether the component will run, so that other stacks must keep off its ports.
 
     Returns:
         The ports by component and name, and those that are not the usual ones.
@@ -136,7 +138,10 @@ def allocate(
     moved: list[Moved] = []
     table = tuple(components)
     with _claims() as claims:
-        taken = {port for other, claim in claims.items() if other != str(state) for port in claim.ports}
+        others = {
+            port: other for other, claim in claims.items() if other != str(state) for port in claim.ports
+        }
+        taken = set(others)
         taken |= {port for c in table if held(c.name) for port in earlier.get(c.name, {}).values()}
         for component in table:
             chosen[component.name] = {}
@@ -150,9 +155,10 @@ def allocate(
                 taken.add(port)
                 chosen[component.name][name] = port
                 if port != usual:
-                    moved.append(Moved(component.name, name, usual, port, holder(usual)))
-        flat = [port for ports in chosen.values() for port in ports.values()]
-        claims[str(state)] = Claim(flat, os.getpid(), start_mark(os.getpid()) or 0)
+                    by = f"the stack of {others[usual]}" if usual in others else holder(usual)
+                    moved.append(Moved(component.name, name, usual, port, by))
+        claimed = [port for name, ports in chosen.items() if needed(name) for port in ports.values()]
+        claims[str(state)] = Claim(claimed, os.getpid(), start_mark(os.getpid()) or 0)
     return chosen, moved
 
 

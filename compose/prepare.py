@@ -3,6 +3,9 @@
 import os
 import shutil
 import threading
+from pathlib import Path
+
+import psutil
 
 from compose import processes, unprivileged
 from compose.configure import Plan, remove
@@ -11,7 +14,7 @@ from compose.paths import ROOT, Paths
 
 
 def prepare(plan: Plan, paths: Paths, password: str, cancel: threading.Event) -> None:
-    """Make a PostgreSQL cluster where there is none; other components need nothing.
+    """Make a PostgreSQL cluster where there is none, or unlock one whose server died.
 
     The cluster is made beside its place and moved there when it is whole, so that being killed in the middle
     leaves no half of one.
@@ -21,7 +24,10 @@ def prepare(plan: Plan, paths: Paths, password: str, cancel: threading.Event) ->
     """
     data = paths.data("postgres")
     cluster = data / "cluster"
-    if plan.component.program != "postgres" or cluster.exists():
+    if plan.component.program != "postgres":
+        return
+    if cluster.exists():
+        _drop_stale_lock(cluster / "postmaster.pid")
         return
     draft = data / "draft"
     remove(draft)
@@ -52,6 +58,21 @@ def prepare(plan: Plan, paths: Paths, password: str, cancel: threading.Event) ->
     finally:
         statement.unlink()
     draft.rename(cluster)
+
+
+def _drop_stale_lock(file: Path) -> None:
+    """Remove the lock file of a server that was killed.
+
+    PostgreSQL asks only whether there is a process with that pid, and so takes a zombie that nobody has reaped,
+    or a stranger that got the pid after a restart of the machine, for a running server.
+    """
+    try:
+        holder = psutil.Process(int(file.read_text("utf-8").split()[0]))
+        if holder.status() != psutil.STATUS_ZOMBIE and "postgres" in holder.name():
+            return
+    except (FileNotFoundError, IndexError, ValueError, psutil.NoSuchProcess):
+        pass
+    file.unlink(missing_ok=True)
 
 
 def _run(arguments: list[str], plan: Plan, paths: Paths, cancel: threading.Event) -> None:
