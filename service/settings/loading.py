@@ -17,7 +17,9 @@ from service.settings.groups import (
     AppSettings,
     DatabaseSettings,
     Environment,
+    FilesSettings,
     Group,
+    LiveSettings,
     OutboxSettings,
     QueueSettings,
     RedisSettings,
@@ -32,6 +34,7 @@ GROUPS: tuple[type[Group], ...] = (
     RedisSettings,
     QueueSettings,
     OutboxSettings,
+    FilesSettings,
     TelemetrySettings,
 )
 SECRET_LENGTH = 32
@@ -62,6 +65,8 @@ class Settings:
     redis: RedisSettings
     queue: QueueSettings
     outbox: OutboxSettings
+    live: LiveSettings
+    files: FilesSettings
     telemetry: TelemetrySettings
 
 
@@ -83,6 +88,8 @@ class _Reader:
             return None
         if self.environment == "production":
             self.faults += _production_faults(loaded)
+        if self.environment in ("staging", "production"):
+            self.faults += _deployed_faults(loaded)
         return loaded
 
     def refuse_unknown(self) -> None:
@@ -122,6 +129,8 @@ def load_settings(directory: Path | None = None) -> Settings:
         "redis": reader.read(RedisSettings),
         "queue": reader.read(QueueSettings),
         "outbox": reader.read(OutboxSettings),
+        "live": reader.read(LiveSettings),
+        "files": reader.read(FilesSettings),
         "telemetry": reader.read(TelemetrySettings),
     }
     reader.refuse_unknown()
@@ -154,10 +163,19 @@ def _explain(group: type[Group], fault: ErrorDetails) -> str:
     return f"{variable}: {message}; example: {variable}={example_value(group, field)}"
 
 
+def _deployed_faults(group: Group) -> list[str]:
+    if isinstance(group, LiveSettings) and group.access == "header":
+        # Anybody could be anybody.
+        return ["LIVE_ACCESS: header is refused outside of development and test; example: LIVE_ACCESS=off"]
+    return []
+
+
 def _production_faults(group: Group) -> list[str]:
     faults = []
     if isinstance(group, AppSettings) and group.debug:
         faults.append("APP_DEBUG: is refused in production; example: APP_DEBUG=false")
+    if isinstance(group, FilesSettings) and group.api_enabled:
+        faults.append("FILES_API_ENABLED: is refused in production; example: FILES_API_ENABLED=false")
     for field in type(group).model_fields:
         value = getattr(group, field)
         if isinstance(value, SecretStr):
@@ -165,15 +183,17 @@ def _production_faults(group: Group) -> list[str]:
     return faults
 
 
-def _secret_faults(variable: str, url: SecretStr) -> list[str]:
-    password = unquote(urlsplit(url.get_secret_value()).password or "")
+def _secret_faults(variable: str, secret: SecretStr) -> list[str]:
+    """A URL's secret is its password; any other secret is all of it."""
+    text = secret.get_secret_value()
+    is_url = "://" in text
+    password = unquote(urlsplit(text).password or "") if is_url else text
+    what = "password is" if is_url else "is"
     how = 'example: generate one with python -c "import secrets; print(secrets.token_urlsafe(32))"'
     if not password:
-        return [f"{variable}: has no password, refused in production; {how}"]
+        return [f"{variable}: {'has no password' if is_url else 'is empty'}, refused in production; {how}"]
     if _PLACEHOLDER.search(password):
-        return [f"{variable}: password is a placeholder, refused in production; {how}"]
+        return [f"{variable}: {what} a placeholder, refused in production; {how}"]
     if len(password) < SECRET_LENGTH:
-        return [
-            f"{variable}: password is shorter than {SECRET_LENGTH} characters, refused in production; {how}"
-        ]
+        return [f"{variable}: {what} shorter than {SECRET_LENGTH} characters, refused in production; {how}"]
     return []
