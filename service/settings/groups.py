@@ -265,13 +265,13 @@ class LiveSettings(Group):
 
     access: Literal["off", "header"] | None = Field(
         None,
-        description="Who may stream. header: whoever X-User-Id names, refused outside of development and test. "
-        "off: nobody. Unset: header in development and test, off elsewhere",
+        description="Who may stream. header: whoever X-User-Id names, refused outside of development and "
+        "test. off: nobody. Unset: header in development and test, off elsewhere",
         examples=["off"],
     )
     stream: str = Field(
         "yardstick:live",
-        description="Key of the Redis stream that spreads events",
+        description="Redis key of the stream of all events",
         min_length=1,
         max_length=200,
     )
@@ -287,16 +287,14 @@ class LiveSettings(Group):
         3000,
         ge=100,
         le=600_000,
-        description="What clients are told to wait before coming back (milliseconds)",
+        description="Wait before a client comes back (milliseconds)",
     )
     buffer_events: int = Field(
         100, ge=1, le=10_000, description="Events that may wait for a client; one more and it is dropped"
     )
     max_clients: int = Field(5000, ge=1, le=100_000, description="Streams of one process; beyond them 503")
     max_topics: int = Field(20, ge=1, le=1000, description="Topics of one stream")
-    message_bytes: int = Field(
-        4096, ge=64, le=1_048_576, description="Largest message from a WebSocket client"
-    )
+    message_bytes: int = Field(4096, ge=64, le=1_048_576, description="Largest message of a WebSocket client")
 
 
 class TelemetrySettings(Group):

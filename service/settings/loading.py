@@ -34,6 +34,7 @@ GROUPS: tuple[type[Group], ...] = (
     RedisSettings,
     QueueSettings,
     OutboxSettings,
+    LiveSettings,
     FilesSettings,
     TelemetrySettings,
 )
