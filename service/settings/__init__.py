@@ -14,16 +14,22 @@ from service.settings.groups import (
     WorkerSettings,
 )
 from service.settings.loading import Settings, SettingsError, load_migration_settings, load_settings
+from service.settings.protection import HealthSettings, RateLimitSettings
+from service.settings.values import Network, Rate
 
 __all__ = [
     "AppSettings",
     "DatabaseSettings",
     "Environment",
     "FilesSettings",
+    "HealthSettings",
     "LiveSettings",
     "LogSink",
+    "Network",
     "OutboxSettings",
     "QueueSettings",
+    "Rate",
+    "RateLimitSettings",
     "RedisSettings",
     "Settings",
     "SettingsError",

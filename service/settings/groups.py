@@ -12,11 +12,15 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.settings.values import Networks, parse_networks
+
 Environment = Literal["development", "staging", "production", "test"]
 LogSink = Literal["console", "stdout", "file"]
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+_PRIVATE = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 
 
 class Group(BaseSettings):
@@ -62,6 +66,20 @@ class AppSettings(Group):
         le=1023,
         description="Node part of Snowflake keys, unique per process; derived from host and PID when unset",
         examples=[7],
+    )
+    trusted_proxies: Networks = Field(
+        (),
+        description="Addresses or networks of the proxies in front, whose APP_FORWARDED_HEADER is believed; "
+        "empty believes nobody's",
+        examples=["10.0.5.0/24,127.0.0.1"],
+    )
+    forwarded_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        "x-forwarded-for", description="The one header in which those proxies name the client"
+    )
+    operations_networks: Networks = Field(
+        parse_networks(_PRIVATE),
+        description="Who sees /metrics and the details of /health, when asking directly and through no proxy",
+        examples=[_PRIVATE],
     )
 
 
@@ -226,6 +244,11 @@ class FilesSettings(Group):
     s3_connect_timeout_seconds: Seconds = Field(5.0, description="Longest wait for a connection")
     s3_read_timeout_seconds: Seconds = Field(30.0, description="Longest silence of the server")
     s3_retries: int = Field(3, ge=0, le=20, description="Retries of a request after a fault")
+
+    @property
+    def types(self) -> frozenset[str]:
+        """The accepted types."""
+        return frozenset(self.allowed_types.split(","))
 
     @field_validator("public_url", "s3_endpoint", "s3_public_endpoint")
     @classmethod

@@ -26,6 +26,7 @@ from service.settings.groups import (
     TelemetrySettings,
     WorkerSettings,
 )
+from service.settings.protection import HealthSettings, RateLimitSettings
 
 GROUPS: tuple[type[Group], ...] = (
     AppSettings,
@@ -36,6 +37,8 @@ GROUPS: tuple[type[Group], ...] = (
     OutboxSettings,
     LiveSettings,
     FilesSettings,
+    RateLimitSettings,
+    HealthSettings,
     TelemetrySettings,
 )
 SECRET_LENGTH = 32
@@ -68,6 +71,8 @@ class Settings:
     outbox: OutboxSettings
     live: LiveSettings
     files: FilesSettings
+    rate_limit: RateLimitSettings
+    health: HealthSettings
     telemetry: TelemetrySettings
 
 
@@ -132,6 +137,8 @@ def load_settings(directory: Path | None = None) -> Settings:
         "outbox": reader.read(OutboxSettings),
         "live": reader.read(LiveSettings),
         "files": reader.read(FilesSettings),
+        "rate_limit": reader.read(RateLimitSettings),
+        "health": reader.read(HealthSettings),
         "telemetry": reader.read(TelemetrySettings),
     }
     reader.refuse_unknown()
