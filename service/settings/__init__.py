@@ -1,10 +1,10 @@
 """Typed, frozen settings: one group per concern, read from the environment and `.env` files."""
 
+from service.settings.files import FilesSettings
 from service.settings.groups import (
     AppSettings,
     DatabaseSettings,
     Environment,
-    FilesSettings,
     LiveSettings,
     LogSink,
     OutboxSettings,

@@ -13,11 +13,11 @@ from dotenv import dotenv_values
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
+from service.settings.files import FilesSettings
 from service.settings.groups import (
     AppSettings,
     DatabaseSettings,
     Environment,
-    FilesSettings,
     Group,
     LiveSettings,
     OutboxSettings,
