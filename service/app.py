@@ -15,6 +15,7 @@ from observability import TelemetryMiddleware
 from service.api import API_ROUTERS, OPERATIONS_ROUTERS
 from service.container import Container, open_container
 from service.errors import ServiceError, translate
+from service.features.files.endpoints import UPLOADS
 from service.http.envelope import failure
 from service.http.middleware import BodyLimit, ErrorsEndHere, SecurityHeaders
 from service.http.server import HttpServer, check_port
@@ -23,6 +24,7 @@ from service.settings import Settings
 
 _TAGS = [
     {"name": "transactions", "description": "Payments, settled in the background"},
+    {"name": "files", "description": "Uploads, downloads and signed links"},
     {"name": "health", "description": "How the process and what it depends on are doing"},
 ]
 
@@ -63,7 +65,9 @@ def create_routes(container: Container, routers: Iterable[APIRouter]) -> FastAPI
 def in_layers(app: FastAPI, container: Container) -> ASGIApp:
     """The layers around the routes, the innermost first."""
     settings = container.settings.app
-    layered: ASGIApp = BodyLimit(app, limit=settings.body_limit_bytes)
+    layered: ASGIApp = BodyLimit(
+        app, limit=settings.body_limit_bytes, below={UPLOADS: container.settings.files.max_bytes}
+    )
     layered = SecurityHeaders(layered, hsts=settings.env in ("staging", "production"))
     layered = TelemetryMiddleware(layered, container.telemetry)
     return ErrorsEndHere(layered)

@@ -25,7 +25,12 @@ from service.features.transactions.telemetry import TransactionSignals
 from service.infra.queues.interface import JobQueue
 from service.infra.queues.redis import RedisQueue
 from service.infra.redis import RedisClient, open_redis
-from service.settings import Environment, LogSink, QueueSettings, Settings
+from service.infra.storage.interface import Storage
+from service.infra.storage.local import LocalStorage
+from service.infra.storage.metered import MeteredStorage
+from service.infra.storage.s3 import S3Storage
+from service.infra.storage.signing import SIGNED_PATH, UrlSigner
+from service.settings import Environment, FilesSettings, LogSink, QueueSettings, Settings
 
 log = get_logger(__name__)
 
@@ -52,6 +57,8 @@ class Container:
     queue: JobQueue
     jobs: JobTelemetry
     outbox: Outbox
+    files: Storage
+    file_urls: UrlSigner
     health: HealthMonitor
     transactions: TransactionSignals
 
@@ -84,8 +91,15 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
         stack.push_async_callback(redis.aclose)
         queue = _queue(settings.queue, redis, telemetry)
         jobs = JobTelemetry(telemetry, system=queue.system, queue=queue.name)
+        file_urls = UrlSigner(
+            settings.files.signing_key.get_secret_value(),
+            base=settings.files.public_url.rstrip("/") + SIGNED_PATH,
+        )
+        files = MeteredStorage(_files(settings.files, file_urls), telemetry)
+        stack.push_async_callback(files.close)
         health = HealthMonitor(
-            {"database": database.ping, "queue": queue.ping, "disk": disk}, required=frozenset({"database"})
+            {"database": database.ping, "queue": queue.ping, "disk": disk, "files": files.ping},
+            required=frozenset({"database"}),
         )
         log.info("process.opened", role=role, version=__version__, pid=os.getpid())
         stack.callback(log.info, "process.closing")
@@ -99,6 +113,8 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
             queue=queue,
             jobs=jobs,
             outbox=Outbox(jobs, source=name),
+            files=files,
+            file_urls=file_urls,
             health=health,
             transactions=TransactionSignals(telemetry),
         )
@@ -112,6 +128,16 @@ def _queue(settings: QueueSettings, redis: RedisClient, telemetry: Telemetry) ->
             )
             instrument_redis(telemetry, queue.client)
             return queue
+        case never:
+            assert_never(never)
+
+
+def _files(settings: FilesSettings, signer: UrlSigner) -> Storage:
+    match settings.engine:
+        case "local":
+            return LocalStorage(settings.root, signer)
+        case "s3":
+            return S3Storage(settings)
         case never:
             assert_never(never)
 

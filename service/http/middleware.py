@@ -1,5 +1,7 @@
 """Pure ASGI layers around the application: security headers, the body's limit, the last resort for errors."""
 
+from collections.abc import Mapping
+
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -50,16 +52,22 @@ class BodyLimit:
     FastAPI's own limit answers in plain text where a route has not read the body, hence this one.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, below: Mapping[str, int] | None = None) -> None:
+        """`below` gives the routes under a path a limit of their own: `{"/v1/files/content": 52428800}`."""
         self.app = app
         self._limit = limit
+        self._below = tuple((path, f"{path}/", own) for path, own in (below or {}).items())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._limit:
+        limit = self._limit
+        for path, folder, own in self._below:
+            if scope["path"] == path or scope["path"].startswith(folder):
+                limit = own
+        if declared.isdecimal() and int(declared) > limit:
             await failure(PayloadTooLargeError())(scope, receive, send)
             return
         read = 0
@@ -68,7 +76,7 @@ class BodyLimit:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self._limit:
+            if read > limit:
                 # An HTTPException passes FastAPI's reading of the body and is translated like every other.
                 raise HTTPException(413)
             return message
