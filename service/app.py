@@ -25,6 +25,7 @@ from service.settings import Settings
 _TAGS = [
     {"name": "transactions", "description": "Payments, settled in the background"},
     {"name": "files", "description": "Uploads, downloads and signed links"},
+    {"name": "live", "description": "Events as they happen, over server-sent events and WebSocket"},
     {"name": "health", "description": "How the process and what it depends on are doing"},
 ]
 
@@ -97,6 +98,8 @@ async def drain(container: Container, server: HttpServer) -> None:
     app = container.settings.app
     container.health.draining = True
     await asyncio.sleep(app.drain_notice_seconds)
+    # Streams would otherwise hold up the drain for as long as their clients like.
+    await container.live.close()
     await server.stop(app.drain_seconds)
 
 

@@ -1,5 +1,6 @@
 """The composition root: the one place that knows which implementation stands behind each interface."""
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -21,7 +22,11 @@ from service.db.outbox import Outbox
 from service.db.session import Database, PoolMetrics
 from service.db.snowflake import Snowflake, node_of
 from service.features.health.monitor import HealthMonitor, disk
+from service.features.live.access import LIVE_EVENTS, Authorizer, authorizer
 from service.features.transactions.telemetry import TransactionSignals
+from service.infra.event_bus import EventBus
+from service.infra.live.hub import LiveHub
+from service.infra.live.redis import RedisPublisher, RedisReader
 from service.infra.queues.interface import JobQueue
 from service.infra.queues.redis import RedisQueue
 from service.infra.redis import RedisClient, open_redis
@@ -60,6 +65,9 @@ class Container:
     files: Storage
     file_urls: UrlSigner
     health: HealthMonitor
+    bus: EventBus
+    live: LiveHub
+    live_access: Authorizer
     transactions: TransactionSignals
 
 
@@ -101,6 +109,11 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
             {"database": database.ping, "queue": queue.ping, "disk": disk, "files": files.ping},
             required=frozenset({"database"}),
         )
+        live_access = authorizer(settings.live, settings.app.env)
+        live, bus = LiveHub(settings.live, telemetry), EventBus(telemetry)
+        if live_access.enabled:
+            await stack.enter_async_context(_live(settings, telemetry, bus, live, name=name, role=role))
+        stack.push_async_callback(bus.close)
         log.info("process.opened", role=role, version=__version__, pid=os.getpid())
         stack.callback(log.info, "process.closing")
         yield Container(
@@ -116,7 +129,10 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
             files=files,
             file_urls=file_urls,
             health=health,
-            transactions=TransactionSignals(telemetry),
+            bus=bus,
+            live=live,
+            live_access=live_access,
+            transactions=TransactionSignals(telemetry, bus),
         )
 
 
@@ -140,6 +156,26 @@ def _files(settings: FilesSettings, signer: UrlSigner) -> Storage:
             return S3Storage(settings)
         case never:
             assert_never(never)
+
+
+@asynccontextmanager
+async def _live(
+    settings: Settings, telemetry: Telemetry, bus: EventBus, hub: LiveHub, *, name: str, role: Role
+) -> AsyncIterator[None]:
+    """Events go from the bus of every process to all API processes, which read them for their clients."""
+    # A client of its own: the reader's connection is busy all the time.
+    redis = open_redis(settings.redis, name=f"{name}-live")
+    instrument_redis(telemetry, redis)
+    bus.subscribe(LIVE_EVENTS, RedisPublisher(redis, settings.live, telemetry).publish, name="live")
+    reader = RedisReader(redis, settings.live, hub, timeout=settings.redis.command_timeout_seconds)
+    reading = asyncio.create_task(reader.run(), name="live-reader") if role == "api" else None
+    try:
+        yield
+    finally:
+        if reading is not None:
+            reading.cancel()
+            await asyncio.wait({reading})
+        await redis.aclose()
 
 
 def _telemetry_config(settings: Settings, name: str, instance: str) -> TelemetryConfig:

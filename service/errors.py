@@ -45,6 +45,22 @@ class InvalidRequestError(ServiceError):
     message = "The request is not valid"
 
 
+class UnauthenticatedError(ServiceError):
+    """Nobody knows who asks."""
+
+    code = "unauthenticated"
+    status = 401
+    message = "Say who you are"
+
+
+class ForbiddenError(ServiceError):
+    """It is known who asks, and they may not."""
+
+    code = "forbidden"
+    status = 403
+    message = "You may not do that"
+
+
 class NotFoundError(ServiceError):
     """No such thing, or not for this caller."""
 
@@ -77,6 +93,14 @@ class PayloadTooLargeError(ServiceError):
     message = "The request body is too large"
 
 
+class TooManyRequestsError(ServiceError):
+    """The caller asked more than the rate allows; `Retry-After` says when there is room again."""
+
+    code = "rate_limited"
+    status = 429
+    message = "Too many requests"
+
+
 class UnavailableError(ServiceError):
     """Something that the service depends on does not answer; the same request may work later."""
 
@@ -90,9 +114,12 @@ class UnavailableError(ServiceError):
 
 _BY_STATUS: Mapping[int, type[ServiceError]] = {
     400: InvalidRequestError,
+    401: UnauthenticatedError,
+    403: ForbiddenError,
     404: NotFoundError,
     405: MethodNotAllowedError,
     413: PayloadTooLargeError,
+    429: TooManyRequestsError,
 }
 
 

@@ -8,6 +8,7 @@ from granian.server.embed import Server
 from starlette.types import ASGIApp
 
 from observability import get_logger
+from service.http.sockets import bound_connections
 
 log = get_logger(__name__)
 
@@ -28,7 +29,7 @@ class HttpServer:
             interface=Interfaces.ASGINL,
             backlog=1024,
             log_enabled=False,
-            websockets=False,
+            websockets=True,
         )
         self._serving: asyncio.Task[None] | None = None
 
@@ -41,6 +42,7 @@ class HttpServer:
         if done:
             self._serving.result()
         host, port = self._address
+        bound_connections(port)
         log.info("http.listening", url=f"http://{host}:{port}")
 
     async def ended(self) -> None:

@@ -76,9 +76,8 @@ class LiveSocket:
                     code = client.close_code
             finally:
                 listening.cancel()
-        with suppress(
-            RuntimeError, TimeoutError, WebSocketDisconnect
-        ):  # it may be closed from the other side by now
+        # It may be closed from the other side by now.
+        with suppress(RuntimeError, TimeoutError, WebSocketDisconnect):
             async with asyncio.timeout(1):
                 await self._socket.close(POLICY if code is None else code)
         log.info(
