@@ -16,8 +16,10 @@ from service.api import API_ROUTERS, OPERATIONS_ROUTERS
 from service.container import Container, open_container
 from service.errors import ServiceError, translate
 from service.features.files.endpoints import UPLOADS
-from service.http.envelope import failure
+from service.http.client_address import ClientAddress
+from service.http.envelope import failure, failures
 from service.http.middleware import BodyLimit, ErrorsEndHere, SecurityHeaders
+from service.http.rate_limit import RateLimit
 from service.http.server import HttpServer, check_port
 from service.process import run
 from service.settings import Settings
@@ -59,7 +61,7 @@ def create_routes(container: Container, routers: Iterable[APIRouter]) -> FastAPI
     for kind in (ServiceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _answer)
     for router in routers:
-        app.include_router(router)
+        app.include_router(router, responses={} if router in OPERATIONS_ROUTERS else failures(429))
     return app
 
 
@@ -69,8 +71,18 @@ def in_layers(app: FastAPI, container: Container) -> ASGIApp:
     layered: ASGIApp = BodyLimit(
         app, limit=settings.body_limit_bytes, below={UPLOADS: container.settings.files.max_bytes}
     )
+    limits = container.settings.rate_limit
+    if limits.enabled:
+        layered = RateLimit(
+            layered,
+            routes=app,
+            guard=container.rate_limit,
+            default=limits.default,
+            user=limits.user or limits.default,
+        )
     layered = SecurityHeaders(layered, hsts=settings.env in ("staging", "production"))
     layered = TelemetryMiddleware(layered, container.telemetry)
+    layered = ClientAddress(layered, trusted=settings.trusted_proxies, header=settings.forwarded_header)
     return ErrorsEndHere(layered)
 
 

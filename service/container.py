@@ -19,8 +19,7 @@ from observability import (
 )
 from service import __version__
 from service.db.outbox import Outbox
-from service.db.session import Database, PoolMetrics
-from service.db.snowflake import Snowflake, node_of
+from service.db.session import Database
 from service.features.health.monitor import HealthMonitor, disk
 from service.features.live.access import LIVE_EVENTS, Authorizer, authorizer
 from service.features.transactions.telemetry import TransactionSignals
@@ -29,6 +28,8 @@ from service.infra.live.hub import LiveHub
 from service.infra.live.redis import RedisPublisher, RedisReader
 from service.infra.queues.interface import JobQueue
 from service.infra.queues.redis import RedisQueue
+from service.infra.rate_limit.guard import RateLimitGuard
+from service.infra.rate_limit.redis import RedisRateLimiter
 from service.infra.redis import RedisClient, open_redis
 from service.infra.storage.interface import Storage
 from service.infra.storage.local import LocalStorage
@@ -65,6 +66,7 @@ class Container:
     files: Storage
     file_urls: UrlSigner
     health: HealthMonitor
+    rate_limit: RateLimitGuard
     bus: EventBus
     live: LiveHub
     live_access: Authorizer
@@ -89,12 +91,11 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
         lag = EventLoopMonitor(telemetry)
         lag.start()
         stack.push_async_callback(lag.stop)
-        node = settings.app.node_id
-        keys = Snowflake(node_of(f"{name}@{instance}") if node is None else node)
-        database = Database(settings.database, application=name, keys=keys)
+        database = Database(
+            settings.database, application=name, metrics=telemetry.metrics, holder=f"{name}@{instance}"
+        )
         stack.push_async_callback(database.close)
         instrument_sqlalchemy(telemetry, database.engine)
-        telemetry.registry.register(PoolMetrics(database.engine, settings.app.name))
         redis = open_redis(settings.redis, name=name)
         stack.push_async_callback(redis.aclose)
         queue = _queue(settings.queue, redis, telemetry)
@@ -106,9 +107,19 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
         files = MeteredStorage(_files(settings.files, file_urls), telemetry)
         stack.push_async_callback(files.close)
         health = HealthMonitor(
-            {"database": database.ping, "queue": queue.ping, "disk": disk, "files": files.ping},
+            {
+                "database": database.ping,
+                "cache": redis.ping,
+                "queue": queue.ping,
+                "disk": disk(settings.health),
+                "files": files.ping,
+            },
             required=frozenset({"database"}),
+            settings=settings.health,
+            metrics=telemetry.metrics,
         )
+        stack.push_async_callback(health.close)
+        windows = RedisRateLimiter(redis, prefix=f"{settings.app.name}:rate:")
         live_access = authorizer(settings.live, settings.app.env)
         live, bus = LiveHub(settings.live, telemetry), EventBus(telemetry)
         if live_access.enabled:
@@ -129,6 +140,7 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
             files=files,
             file_urls=file_urls,
             health=health,
+            rate_limit=RateLimitGuard(windows, settings.rate_limit, telemetry.metrics),
             bus=bus,
             live=live,
             live_access=live_access,
@@ -189,7 +201,7 @@ def _telemetry_config(settings: Settings, name: str, instance: str) -> Telemetry
         enabled=group.enabled,
         otlp_endpoint=group.otlp_endpoint or None,
         sample_ratio=group.sample_ratio,
-        log_level=group.log_level,
+        log_level="debug" if settings.app.debug else group.log_level,
         log_sink=group.log_sink or _SINKS[settings.app.env],
         log_file=group.log_file,
         log_max_bytes=group.log_max_bytes,
