@@ -18,7 +18,7 @@ class RateLimitSettings(Group):
     enabled: bool = Field(True, description="Whether requests are counted and limited at all")
     default: RateValue = Field(
         Rate(100, 3600),
-        description="Requests of one caller (user, else IP address) to all routes without a rate of their own",
+        description="Requests of a caller (user, else IP address) to the routes that declare no rates",
     )
     user: RateValue | None = Field(
         None,
