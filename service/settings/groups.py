@@ -4,6 +4,7 @@ The variable is the group's prefix and the field's name in capitals: `DATABASE_`
 seconds unless the name says milliseconds, sizes are bytes.
 """
 
+import ssl
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.settings.values import Networks, parse_networks
+from service.settings.values import Networks, Origins, parse_networks
 
 Environment = Literal["development", "staging", "production", "test"]
 LogSink = Literal["console", "stdout", "file"]
@@ -48,7 +49,7 @@ class AppSettings(Group):
     )
     host: str = Field("127.0.0.1", description="Address the API listens on", min_length=1)
     port: Port = Field(8000, description="Port the API listens on")
-    debug: bool = Field(False, description="RefusedError in production")
+    debug: bool = Field(False, description="asyncio's debug mode and log level debug; refused in production")
     drain_seconds: Seconds = Field(
         10.0, description="Longest wait for requests and jobs in flight on SIGTERM"
     )
@@ -59,12 +60,14 @@ class AppSettings(Group):
         description="Time between turning not ready and closing the port, for load balancers to notice",
     )
     body_limit_bytes: int = Field(1_048_576, ge=1024, description="Largest request body")
-    node_id: int | None = Field(
-        None,
-        ge=0,
-        le=1023,
-        description="Node part of Snowflake keys, unique per process; derived from host and PID when unset",
-        examples=[7],
+    cors_origins: Origins = Field(
+        (),
+        description="Origins whose pages may call the API from a browser; empty allows none, * every one "
+        "(refused in production)",
+        examples=["https://app.example.com,http://localhost:5173"],
+    )
+    compression_min_bytes: int = Field(
+        1024, ge=0, description="Answers of text from this size on are gzipped; 0 compresses none"
     )
     trusted_proxies: Networks = Field(
         (),
@@ -125,6 +128,24 @@ class DatabaseSettings(Group):
         5000, ge=1, le=3_600_000, description="Longest statement (milliseconds), then 503"
     )
     connect_timeout_seconds: Seconds = Field(5.0, description="Longest wait for a new connection")
+    tls_mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = Field(
+        "prefer", description="TLS towards the server, as libpq's sslmode; verify-full proves who answers"
+    )
+    tls_ca: Path | None = Field(
+        None,
+        description="File of certificates that DATABASE_TLS_MODE=verify-* trusts; the system's when unset",
+        examples=["/etc/yardstick/postgres-ca.pem"],
+    )
+
+    @field_validator("tls_ca")
+    @classmethod
+    def _tls_ca(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.create_default_context(cafile=value)
+            except OSError as error:
+                raise ValueError(f"holds no certificate that can be read ({type(error).__name__})") from None
+        return value
 
     @field_validator("url")
     @classmethod
@@ -135,6 +156,8 @@ class DatabaseSettings(Group):
             raise ValueError("names no user")
         if len(parts.path) < 2:
             raise ValueError("names no database")
+        if parts.query:
+            raise ValueError("must have no parameters: they are settings of their own")
         return value
 
 

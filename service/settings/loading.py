@@ -182,6 +182,9 @@ def _production_faults(group: Group) -> list[str]:
     faults = []
     if isinstance(group, AppSettings) and group.debug:
         faults.append("APP_DEBUG: is refused in production; example: APP_DEBUG=false")
+    if isinstance(group, AppSettings) and "*" in group.cors_origins:
+        example = example_value(AppSettings, "cors_origins")
+        faults.append(f"APP_CORS_ORIGINS: * is refused in production; example: APP_CORS_ORIGINS={example}")
     if isinstance(group, FilesSettings) and group.api_enabled:
         faults.append("FILES_API_ENABLED: is refused in production; example: FILES_API_ENABLED=false")
     for field in type(group).model_fields:

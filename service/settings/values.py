@@ -1,4 +1,4 @@
-"""Values that a variable writes in a form of its own: rates and networks."""
+"""Values that a variable writes in a form of its own: rates, networks and origins."""
 
 import re
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from pydantic_settings import NoDecode
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _RATE = re.compile(rf"(\d{{1,9}}) ?/ ?(?:(\d{{1,6}}) ?)?({'|'.join(_UNITS)})s?")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _LONGEST = 31 * 86_400
 
 Network = IPv4Network | IPv6Network
@@ -64,8 +65,23 @@ def _parse_networks(value: object) -> object:
     return parse_networks(value) if isinstance(value, str) else value
 
 
+def _parse_origins(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    found = tuple(filter(None, (part.strip().rstrip("/").lower() for part in value.split(","))))
+    for origin in found:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin[:80]} is not an origin (scheme://host or scheme://host:port)")
+    if "*" in found and len(found) > 1:
+        raise ValueError("must be * alone or a list of origins")
+    return found
+
+
 RateValue = Annotated[Rate, NoDecode, BeforeValidator(_parse_rate)]
 """A field written as `100/hour`."""
 
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_parse_networks)]
 """A field written as networks with commas between them."""
+
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)]
+"""A field written as `scheme://host:port` with commas between them, or `*`."""
