@@ -32,7 +32,7 @@ log = get_logger(__name__)
 
 PART_BYTES = 8 << 20
 """S3 takes 10,000 parts of at least 5 MiB: with these, files up to 80 GB."""
-PARTS_IN_FLIGHT = 3
+PARTS_IN_FLIGHT = 2
 READ_BYTES = 1 << 20
 _NAME = "name"
 _PROBE = "health-probe"
