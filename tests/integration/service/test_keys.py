@@ -216,3 +216,22 @@ async def test_the_database_can_tell_the_time_of_a_key(database_url: str) -> Non
         found = await connection.scalar(text("SELECT snowflake_time(:key)"), {"key": keys.next()})
     assert str(found) == "2025-01-02 00:00:00.001000+00:00"
     await engine.dispose()
+
+
+async def test_a_node_taken_during_a_long_pause_is_not_taken_back(database_url: str) -> None:
+    now = 60_000_000_000
+    engine = open_engine(database(database_url), "keys")
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM snowflake_node WHERE id > 0"))
+    paused, other = (Keys(name, clock=lambda: now) for name in ("paused", "other"))
+    await paused.reserve(engine)
+    paused.next()
+    now += AHEAD_MS + 1
+    await other.reserve(engine)
+    with pytest.raises(ReservationError):
+        await paused.reserve(engine)
+    with pytest.raises(ReservationError):
+        paused.next()
+    await paused.release(engine)
+    assert await reserved(database_url) == {0: now + AHEAD_MS}
+    await engine.dispose()
