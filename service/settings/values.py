@@ -9,7 +9,7 @@ from pydantic import BeforeValidator
 from pydantic_settings import NoDecode
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
-_RATE = re.compile(rf"(\d{{1,9}}) ?/ ?(?:(\d{{1,6}}) ?)?({'|'.join(_UNITS)})s?")
+_RATE = re.compile(rf"([0-9]{{1,9}}) ?/ ?(?:([0-9]{{1,7}}) ?)?({'|'.join(_UNITS)})s?")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _LONGEST = 31 * 86_400
 
