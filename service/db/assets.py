@@ -9,6 +9,8 @@ from pathlib import Path
 from alembic import op
 
 SQL = Path(__file__).parent / "sql"
+TOUCH = 'CREATE TRIGGER touch_entity BEFORE UPDATE ON "{table}" FOR EACH ROW EXECUTE FUNCTION touch_entity()'
+"""Gives an entity's table its trigger."""
 
 
 def source(name: str, version: int) -> str:
@@ -23,9 +25,7 @@ def apply(name: str, version: int) -> None:
 
 def touch(table: str) -> None:
     """Within a migration: give an entity's table its trigger. It goes with the table."""
-    op.execute(
-        f'CREATE TRIGGER touch_entity BEFORE UPDATE ON "{table}" FOR EACH ROW EXECUTE FUNCTION touch_entity()'
-    )
+    op.execute(TOUCH.format(table=table))
 
 
 def untouch(table: str) -> None:

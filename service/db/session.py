@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import asyncpg
-from sqlalchemy import func, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -37,7 +38,7 @@ class UnitOfWork:
 
     async def delete(self, entity: Entity) -> None:
         """Soft delete: queries no longer see it. Raises StaleDataError if it was changed meanwhile."""
-        entity.deleted_at = func.now()
+        entity.deleted_at = datetime.now(UTC)
         await self.session.flush()
 
     async def restore(self, entity: Entity) -> None:
