@@ -69,13 +69,16 @@ def by_resource(resource: str, name: str, *, unique: UUID) -> str:
 
 def slug(name: str) -> str:
     """A name as the end of a key: ASCII, no spaces, its extension kept; `file` when nothing is left."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    stem, dot, extension = plain.rpartition(".")
-    if not stem:
-        stem, dot, extension = plain, "", ""
-    stem = re.sub(r"[^A-Za-z0-9]+", "-", stem).strip("-")[:_SLUG].strip("-") or "file"
-    extension = re.sub(r"[^A-Za-z0-9]+", "", extension)[:10]
-    return f"{stem}{dot}{extension}" if extension else stem
+    stem, dot, extension = name.rpartition(".")
+    if not dot:
+        stem, extension = name, ""
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", _ascii(stem)).strip("-")[:_SLUG].strip("-") or "file"
+    extension = re.sub(r"[^A-Za-z0-9]+", "", _ascii(extension))[:10]
+    return f"{stem}.{extension}" if extension else stem
+
+
+def _ascii(text: str) -> str:
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
 
 
 def _fault(message: str) -> FileKeyError:
