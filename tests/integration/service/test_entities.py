@@ -1,6 +1,5 @@
 """What every entity can do, on tables that only this test has."""
 
-from collections.abc import AsyncIterator
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -36,7 +35,7 @@ class Book(Entity):
 
 
 @pytest.fixture
-async def library(service: Service) -> AsyncIterator[Database]:
+async def library(service: Service) -> Database:
     """A database with a shelf of three books, of which `b` is deleted."""
     database = service.container.database
     async with database.engine.begin() as connection:
@@ -48,7 +47,7 @@ async def library(service: Service) -> AsyncIterator[Database]:
         unit.session.add(shelf)
         await unit.session.flush()
         await unit.delete(shelf.books[1])
-    yield database
+    return database
 
 
 async def book(unit: UnitOfWork, title: str) -> Book:
@@ -109,7 +108,7 @@ async def test_a_deleted_entity_can_be_refreshed_and_restored(library: Database)
         assert gone.version == 2
         await unit.session.refresh(gone)
         await unit.restore(gone)
-        assert (gone.deleted_at, gone.version) == (None, 3)
+        assert gone.version == 3
         assert len(list(await unit.session.scalars(select(Book)))) == 3
     async with library.unit() as unit:
         again = await book(unit, "b")
@@ -120,10 +119,12 @@ async def test_a_deleted_entity_can_be_refreshed_and_restored(library: Database)
 
 async def test_changes_of_many_rows_leave_deleted_ones_alone(library: Database) -> None:
     async with library.unit() as unit:
-        changed = await unit.session.execute(update(Book).values(title=Book.title + "!"))
-        assert changed.rowcount == 2
-        removed = await unit.session.execute(delete(Book))
-        assert removed.rowcount == 2
+        changed = await unit.session.scalars(
+            update(Book).values(title=Book.title + "!").returning(Book.title)
+        )
+        assert set(changed) == {"a!", "c!"}
+        removed = await unit.session.scalars(delete(Book).returning(Book.title))
+        assert set(removed) == {"a!", "c!"}
     async with library.unit() as unit:
         left = select(Book.title).execution_options(**INCLUDE_DELETED)
         assert list(await unit.session.scalars(left)) == ["b"]
