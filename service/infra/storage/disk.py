@@ -130,7 +130,7 @@ def read_open(root: Path, key: str) -> tuple[BinaryIO, FileInfo]:
     *folders, last = key.split("/")
     try:
         with folder(root, folders) as parent:
-            file = os.fdopen(os.open(last, _READ, dir_fd=parent), "rb", buffering=0)
+            file = _opened(last, parent)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileMissingError from error
     except OSError as error:
@@ -190,20 +190,25 @@ def _collect(parent: int, prefix: str, limit: int, after: str, found: list[FileE
 
 
 def _append(parent: int, name: str, key: str, after: str, found: list[FileEntry]) -> None:
-    with (
-        os.fdopen(os.open(name, _READ, dir_fd=parent), "rb", buffering=0) as file,
-        suppress(FileMissingError),
-    ):
-        if key > after:
-            info = _info(file, key)
-            found.append(FileEntry(key, info.size, info.modified_at))
+    if key <= after:
+        return
+    with suppress(FileMissingError), _opened(name, parent) as file:
+        info = _info(file, key)
+        found.append(FileEntry(key, info.size, info.modified_at))
+
+
+def _opened(name: str, parent: int) -> BinaryIO:
+    """Raises FileMissingError for a folder, a pipe and the like."""
+    descriptor = os.open(name, _READ, dir_fd=parent)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileMissingError
+    return os.fdopen(descriptor, "rb", buffering=0)
 
 
 def _info(file: BinaryIO, key: str) -> FileInfo:
     """Raises FileMissingError for what the store has not written, and says so in the log."""
     status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode):
-        raise FileMissingError
     tail = os.pread(file.fileno(), _TAIL, max(0, status.st_size - _TAIL))
     length = int.from_bytes(tail[:4], "big")
     size = status.st_size - _TAIL - length

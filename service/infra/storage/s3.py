@@ -257,7 +257,8 @@ def _etag(quoted: str | None) -> str:
 
 def _translated(error: Exception) -> ServiceError:
     match error:
-        case FileNotFoundError():
+        # A bucket or a user that is not there is 404 too, and then the answer says so.
+        case FileNotFoundError() if "<Code>" not in str(error) or "<Code>NoSuchKey<" in str(error):
             return FileMissingError()
         case AlreadyExistsError() | PreconditionError():
             return FileTakenError()
