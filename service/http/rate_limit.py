@@ -142,7 +142,7 @@ def _caller(scope: Scope) -> tuple[str, str]:
         client = scope.get("client")
         return "ip", subscriber(client[0] if client else "")
     if _PLAIN_USER.fullmatch(user) is None:
-        user = blake2b(user.encode(), digest_size=16).hexdigest()
+        user = blake2b(user.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     return "user", user
 
 

@@ -4,9 +4,10 @@ import asyncio
 import subprocess
 import sys
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -44,8 +45,7 @@ def window(rate: str, name: str = "ip:203.0.113.9") -> Window:
 
 
 async def held(redis: "Redis", rate: Rate, name: str = "ip:203.0.113.9") -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = await redis.hgetall(f"{PREFIX}{name}:{rate.seconds}")
-    return found
+    return await cast("Awaitable[dict[bytes, bytes]]", redis.hgetall(f"{PREFIX}{name}:{rate.seconds}"))
 
 
 RATES = st.builds(Rate, st.integers(1, 12), st.sampled_from([1, 7, 60, 3600, 86_400]))
@@ -253,7 +253,7 @@ async def test_a_large_window_stays_small(redis: "Redis") -> None:
         clock.now += 3 * SECOND
         await limiter.hit([rate])
     [key] = [key async for key in redis.scan_iter(match=f"{PREFIX}*")]
-    assert await redis.hlen(key) <= 64
+    assert await cast("Awaitable[int]", redis.hlen(key)) <= 64
     assert await redis.memory_usage(key) < 5000
 
 

@@ -97,7 +97,7 @@ async def test_a_trusted_peer_in_ipv6_clothes() -> None:
 @given(st.lists(st.text(st.characters(max_codepoint=255), max_size=40), max_size=6))
 async def test_no_header_breaks_it_or_gives_anything_but_an_address(lines: list[str]) -> None:
     for header in ("x-forwarded-for", "forwarded"):
-        client = await seen(*lines, header=header)  # type: ignore[arg-type]
+        client = await seen(*lines, header=header)
         assert str(ip_address(client)) == client
 
 
