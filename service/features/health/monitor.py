@@ -33,9 +33,9 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A probe under way, which gives what is wrong or None, and when it began (performance counter)."""
+    """A probe under way, and when it began. The task gives what is wrong or None, and when it was known."""
 
-    task: asyncio.Task[str | None]
+    task: asyncio.Task[tuple[str | None, float]]
     asked: float = field(default_factory=time.perf_counter)
 
 
@@ -131,8 +131,8 @@ class HealthMonitor:
         await asyncio.wait({question.task}, timeout=self._timeout)
         # One that is late is left to its own limits, and asked no second time meanwhile: neither a driver
         # that lets go slowly nor a thread that cannot be cancelled piles up.
-        error = question.task.result() if question.task.done() else "timeout"
-        seconds = time.perf_counter() - question.asked
+        error, known = question.task.result() if question.task.done() else ("timeout", time.perf_counter())
+        seconds = known - question.asked
         outcome = {None: "up", "timeout": "timeout"}.get(error, "down")
         self._checks.labels(name, outcome).inc()
         self._seconds.labels(name).observe(seconds)
@@ -147,14 +147,15 @@ class HealthMonitor:
         self._readings, self._read_at = readings, time.monotonic()
 
 
-async def _ask(probe: Probe) -> str | None:
+async def _ask(probe: Probe) -> tuple[str | None, float]:
+    error = None
     try:
         await probe()
     except TimeoutError:
-        return "timeout"
+        error = "timeout"
     except Exception as fault:  # noqa: BLE001 - a probe's fault is its reading
-        return type(fault).__name__
-    return None
+        error = type(fault).__name__
+    return error, time.perf_counter()
 
 
 def disk(settings: HealthSettings) -> Probe:

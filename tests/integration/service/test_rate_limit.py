@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from observability import bind
 from service.api import API_ROUTERS
 from service.app import create_routes, in_layers
 from service.container import Container, open_container
-from service.http.rate_limit import limited
+from service.http.rate_limit import RateLimit, limited
 from service.settings import Settings
 from tests.integration.service.harness import BODY, Service, eventually, running
 
@@ -165,9 +166,10 @@ async def test_a_user_has_a_window_wherever_they_are(configure: Configure) -> No
     settings = configure(RATE_LIMIT_DEFAULT="1/hour", RATE_LIMIT_USER="2/hour")
     async with open_container(settings, "api") as container:
         inner = in_layers(create_routes(container, API_ROUTERS), container)
-        # The layers are ErrorsEndHere, ClientAddress, Telemetry, SecurityHeaders, then the limit.
-        security = inner.app.app.app  # type: ignore[attr-defined]
-        security.app = BindsUser(security.app)
+        layer: Any = inner
+        while not isinstance(layer.app, RateLimit):
+            layer = layer.app
+        layer.app = BindsUser(layer.app)
 
         async def ask(ip: str, user: str) -> httpx.Response:
             async with client(container, ip, inner) as http:
