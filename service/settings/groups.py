@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.settings.values import Networks, Origins, parse_networks
@@ -171,11 +171,25 @@ class RedisSettings(Group):
         description="Redis URL with password and database number",
         examples=["redis://:change-me@127.0.0.1:6379/0"],
     )
+    key_prefix: str = Field(
+        "yardstick:",
+        description="In front of every key of the store",
+        pattern="^[A-Za-z0-9_.:-]{1,100}$",
+    )
+    min_connections: int = Field(5, ge=0, le=1000, description="Connections opened at the start")
     max_connections: int = Field(50, ge=5, le=1000, description="Largest number of connections")
     connect_timeout_seconds: Seconds = Field(10.0, description="Longest wait for a new connection")
     command_timeout_seconds: Seconds = Field(5.0, description="Longest wait for an answer")
     retries: int = Field(3, ge=0, le=20, description="Retries of a command after a connection fault")
     retry_delay_ms: int = Field(100, ge=1, le=60_000, description="Pause between retries (milliseconds)")
+    max_value_bytes: int = Field(10_485_760, ge=1024, le=512 << 20, description="Largest value")
+
+    @field_validator("max_connections")
+    @classmethod
+    def _maximum(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("min_connections", 0):
+            raise ValueError("must not be less than REDIS_MIN_CONNECTIONS")
+        return value
 
     @field_validator("url")
     @classmethod

@@ -13,6 +13,7 @@ from dotenv import dotenv_values
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
+from service.settings.cache import CacheSettings
 from service.settings.files import FilesSettings
 from service.settings.groups import (
     AppSettings,
@@ -26,6 +27,7 @@ from service.settings.groups import (
     TelemetrySettings,
     WorkerSettings,
 )
+from service.settings.locks import LockSettings
 from service.settings.protection import HealthSettings, RateLimitSettings
 
 GROUPS: tuple[type[Group], ...] = (
@@ -33,6 +35,8 @@ GROUPS: tuple[type[Group], ...] = (
     WorkerSettings,
     DatabaseSettings,
     RedisSettings,
+    CacheSettings,
+    LockSettings,
     QueueSettings,
     OutboxSettings,
     LiveSettings,
@@ -67,6 +71,8 @@ class Settings:
     worker: WorkerSettings
     database: DatabaseSettings
     redis: RedisSettings
+    cache: CacheSettings
+    locks: LockSettings
     queue: QueueSettings
     outbox: OutboxSettings
     live: LiveSettings
@@ -133,6 +139,8 @@ def load_settings(directory: Path | None = None) -> Settings:
         "worker": reader.read(WorkerSettings),
         "database": reader.read(DatabaseSettings),
         "redis": reader.read(RedisSettings),
+        "cache": reader.read(CacheSettings),
+        "locks": reader.read(LockSettings),
         "queue": reader.read(QueueSettings),
         "outbox": reader.read(OutboxSettings),
         "live": reader.read(LiveSettings),

@@ -1,13 +1,13 @@
 """What can go wrong with Redis, as types. `redis.exceptions` stays inside this package.
 
-A server that does not answer is a 503 for whoever asked over HTTP: the same request may work later. The rest
-are our own mistakes, which no repetition mends, and so a plain 500. What a client reads tells nothing; `str()`
-gives the reason to the log.
+A server that does not answer is a 503 for whoever asked over HTTP: the same request may work later. The
+rest are our own mistakes, which no repetition mends, and so a plain 500. What a client reads tells nothing;
+`str()` gives the reason to the log.
 """
 
 from typing import ClassVar
 
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.errors import ServiceError, UnavailableError
@@ -16,7 +16,7 @@ from service.errors import ServiceError, UnavailableError
 class RedisFault(ServiceError):  # noqa: N818 - "error" would be taken for redis.exceptions.RedisError
     """Any fault of Redis. `kind` is its name in metrics and spans.
 
-    `maybe_applied`: the command was sent and its answer never came, so that it may or may not have taken effect.
+    `maybe_applied`: the command was sent and its answer never came; it may or may not have taken effect.
     """
 
     kind: ClassVar[str] = "fault"
@@ -93,6 +93,11 @@ class RedisCommandFault(RedisFault):
 
     kind = "command"
 
+    @property
+    def unknown_script(self) -> bool:
+        """The server does not have the script of an EVALSHA, and so has run nothing."""
+        return isinstance(self.__cause__, NoScriptError)
+
 
 _REFUSING = ("MISCONF", "BUSY ", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN")
 _NOT_A_NUMBER = ("is not an integer", "is not a valid float", "is not a float")
@@ -112,4 +117,6 @@ def refused(error: ResponseError) -> RedisFault:
         return RedisWrongTypeFault(text)
     if isinstance(error, (OutOfMemoryError, ReadOnlyError)) or text.startswith(_REFUSING):
         return RedisRefusingFault(text or type(error).__name__)
-    return RedisCommandFault(text)
+    fault = RedisCommandFault(text)
+    fault.__cause__ = error
+    return fault

@@ -13,7 +13,7 @@ def check_key(key: object, *, what: str = "key") -> str:
     """The key, if it is 1 to 512 characters without control characters or lone surrogates.
 
     Raises:
-        RedisKeyTooLongFault, RedisKeyFault: otherwise. The reason never repeats the key, which may be personal.
+        RedisKeyTooLongFault, RedisKeyFault: otherwise. The reason never repeats the key: it may be personal.
     """
     if not isinstance(key, str):
         raise RedisKeyFault(f"{what} is {type(key).__name__}, not str")
