@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from observability import Metrics, get_logger
 from service.settings import HealthSettings
@@ -107,7 +107,7 @@ class HealthMonitor:
 
     async def close(self) -> None:
         """Give up the questions that are still open, before what they ask is closed."""
-        tasks = [question.task for question in self._open.values() if not question.task.done()]
+        tasks: list[asyncio.Task[Any]] = [q.task for q in self._open.values() if not q.task.done()]
         if self._refreshing is not None:
             tasks.append(self._refreshing)
         for task in tasks:
