@@ -4,7 +4,6 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, WebSocket
-from fastapi.sse import EventSourceResponse
 from starlette.requests import HTTPConnection
 
 from observability import bind
@@ -35,14 +34,14 @@ After = Annotated[
 ]
 
 
-@router.get("", response_class=EventSourceResponse, responses=failures(401, 403, 404, 422, 503))
+@router.get("", status_code=200, response_class=LiveStream, responses=failures(401, 403, 404, 422, 503))
 async def stream(
     request: Request,
     container: CurrentContainer,
     topics: Topics = [],  # noqa: B006 - FastAPI copies it
     last_event_id: LastEventId = None,
     after: After = None,
-) -> EventSourceResponse:
+) -> LiveStream:
     """Events as they happen, until the client leaves.
 
     Besides the events there are `ready` (what is seen, and how long to wait before coming back), `reset`
@@ -51,6 +50,7 @@ async def stream(
     """
     _, allowed = _permitted(container, request, topics)
     heartbeat = container.settings.live.heartbeat_seconds
+    await container.live.started()
     return LiveStream(container.live, allowed, after=last_event_id or after, heartbeat=heartbeat)
 
 
@@ -66,6 +66,7 @@ async def websocket(
     try:
         principal, allowed = _permitted(container, socket, topics)
         await socket.accept()
+        await container.live.started()
         live = LiveSocket(
             socket,
             container.live,

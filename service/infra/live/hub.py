@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from observability import Telemetry, get_logger
 from service.errors import UnavailableError
@@ -56,10 +56,16 @@ class LiveHub:
         self.window = Window(settings.keep_events)
         self._clients: set[LiveClient] = set()
         self._by_topic: dict[str, set[LiveClient]] = {}
-        self._synced = False
+        self._synced = asyncio.Event()
         self._connected = False
         self._closing = False
         self._empty = asyncio.Event()
+
+    async def started(self, wait: float = 3.0) -> None:
+        """Wait a moment for the first `synced`: a client in a browser does not ask twice."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._synced.wait()
 
     @contextmanager
     def joined(
@@ -74,7 +80,7 @@ class LiveHub:
         """
         if self._closing:
             raise UnavailableError("Draining", retry_after=1)
-        if not self._synced:
+        if not self._synced.is_set():
             raise UnavailableError("Live streams are not available yet")
         if len(self._clients) >= self._settings.max_clients:
             raise UnavailableError("Too many live streams", retry_after=10)
@@ -123,12 +129,13 @@ class LiveHub:
 
     def synced(self) -> None:
         """The window is filled and events arrive."""
-        first, self._synced = not self._synced, True
+        first = not self._synced.is_set()
+        self._synced.set()
         self._connect(True, "restored", told=not first)
 
     def interrupted(self) -> None:
         """Events of other instances do not arrive; what is missed comes later."""
-        self._connect(False, "degraded", told=self._synced)
+        self._connect(False, "degraded", told=self._synced.is_set())
 
     def lost(self, floor: Position) -> None:
         """Events up to `floor` may be missing: every client has to look for itself."""

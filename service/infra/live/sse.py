@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 
-from fastapi.sse import EventSourceResponse
+from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from observability import get_logger
@@ -17,7 +17,7 @@ HEARTBEAT = b": heartbeat\n\n"
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-class LiveStream(EventSourceResponse):
+class LiveStream(StreamingResponse):
     """The answer to one client: open until it leaves, is dropped, or the process drains.
 
     FastAPI's streaming of generators is not used: it holds three tasks and two queues for each client, and
@@ -26,6 +26,8 @@ class LiveStream(EventSourceResponse):
     Raises, before the answer starts:
         UnavailableError: the hub takes no client.
     """
+
+    media_type = "text/event-stream"
 
     def __init__(self, hub: LiveHub, topics: Iterable[str], *, after: str | None, heartbeat: float) -> None:
         super().__init__((), headers=HEADERS)
