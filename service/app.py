@@ -14,11 +14,15 @@ from starlette.types import ASGIApp
 from observability import TelemetryMiddleware
 from service.api import API_ROUTERS, OPERATIONS_ROUTERS
 from service.container import Container, open_container
-from service.errors import ServiceError, translate
+from service.errors import MethodNotAllowedError, ServiceError, translate
 from service.features.files.endpoints import UPLOADS
 from service.http.client_address import ClientAddress
+from service.http.compression import compressed
+from service.http.cors import Cors
 from service.http.envelope import failure, failures
-from service.http.middleware import BodyLimit, ErrorsEndHere, SecurityHeaders
+from service.http.methods import Methods, allowed
+from service.http.middleware import AnsweredErrors, BodyLimit, Draining, ErrorsEndHere, SecurityHeaders
+from service.http.openapi import ANY_FAILURE, Api
 from service.http.rate_limit import RateLimit
 from service.http.server import HttpServer, check_port
 from service.process import run
@@ -46,10 +50,11 @@ def create_routes(container: Container, routers: Iterable[APIRouter]) -> FastAPI
     """Routes and error translation."""
     app_settings = container.settings.app
     documented = app_settings.env != "production"
-    app = FastAPI(
+    app = Api(
         title=app_settings.name.capitalize(),
         version=container.version,
         openapi_tags=_TAGS,
+        responses=ANY_FAILURE,
         openapi_url="/openapi.json" if documented else None,
         docs_url="/docs" if documented else None,
         redoc_url=None,
@@ -80,14 +85,25 @@ def in_layers(app: FastAPI, container: Container) -> ASGIApp:
             default=limits.default,
             user=limits.user or limits.default,
         )
+    if settings.compression_min_bytes:
+        layered = compressed(layered, min_bytes=settings.compression_min_bytes)
+    layered = Methods(layered, routes=app)
+    layered = AnsweredErrors(layered)
+    if settings.cors_origins:
+        layered = Cors(layered, origins=settings.cors_origins)
+    layered = Draining(layered, lambda: container.health.draining)
     layered = SecurityHeaders(layered, hsts=settings.env in ("staging", "production"))
     layered = TelemetryMiddleware(layered, container.telemetry)
     layered = ClientAddress(layered, trusted=settings.trusted_proxies, header=settings.forwarded_header)
     return ErrorsEndHere(layered)
 
 
-async def _answer(_request: Request, error: Exception) -> Response:
-    return failure(translate(error))
+async def _answer(request: Request, error: Exception) -> Response:
+    found = translate(error)
+    if isinstance(found, MethodNotAllowedError):
+        # The router names the methods of the first route that has this path, and there may be more.
+        found.headers["Allow"] = allowed(request.app, request.scope)
+    return failure(found)
 
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:

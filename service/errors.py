@@ -118,6 +118,7 @@ _BY_STATUS: Mapping[int, type[ServiceError]] = {
     403: ForbiddenError,
     404: NotFoundError,
     405: MethodNotAllowedError,
+    409: ConflictError,
     413: PayloadTooLargeError,
     429: TooManyRequestsError,
 }
@@ -141,6 +142,8 @@ def translate(error: Exception) -> ServiceError:
             return error
         case RequestValidationError():
             return InvalidRequestError(fields=[_field_fault(fault) for fault in error.errors()])
+        case HTTPException(status_code=503):
+            return UnavailableError()
         case HTTPException():
             kind = _BY_STATUS.get(error.status_code)
             if kind is None:

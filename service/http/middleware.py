@@ -1,12 +1,12 @@
 """Pure ASGI layers around the application: security headers, the body's limit, the last resort for errors."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import PayloadTooLargeError
+from service.errors import PayloadTooLargeError, ServiceError, translate
 from service.http.envelope import failure
 
 _HEADERS = {
@@ -82,6 +82,61 @@ class BodyLimit:
             return message
 
         await self.app(scope, limited, send)
+
+
+class AnsweredErrors:
+    """Answers with the frame what a layer inside raises. The framework does so only for its own routes.
+
+    A `ServiceError` is an answer like any other; anything else goes on to telemetry after it was answered.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def answer(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, answer)
+        except Exception as error:
+            if started:
+                raise
+            await failure(translate(error))(scope, receive, send)
+            if not isinstance(error, (ServiceError, HTTPException)):
+                raise
+
+
+class Draining:
+    """While the process drains, every answer asks its client to close the connection.
+
+    A load balancer then opens its next one to another instance, and no request is on its way into a
+    connection that the end of this process cuts.
+    """
+
+    def __init__(self, app: ASGIApp, draining: Callable[[], bool]) -> None:
+        self.app = app
+        self._draining = draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # HTTP/2 has no such header: the server says goodbye in a frame of its own.
+        if scope["type"] != "http" or not scope["http_version"].startswith("1"):
+            await self.app(scope, receive, send)
+            return
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._draining():
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self.app(scope, receive, answer)
 
 
 class ErrorsEndHere:
