@@ -31,7 +31,8 @@ class FilesSettings(Group):
         description="Types that may be uploaded, by content, separated by commas",
     )
     public_url: str = Field(
-        "http://127.0.0.1:8000", description="Where clients reach the API; signed links of the local engine"
+        "http://127.0.0.1:8000",
+        description="Where clients reach the API, for the local engine's signed links; empty: no host",
     )
     signing_key: SecretStr = Field(
         SecretStr("change-me-to-32-characters-or-more"),
@@ -70,8 +71,8 @@ class FilesSettings(Group):
 
     @field_validator("public_url", "s3_endpoint", "s3_public_endpoint")
     @classmethod
-    def _endpoint(cls, value: str, info: ValidationInfo) -> str:
-        if value or info.field_name == "public_url":
+    def _endpoint(cls, value: str) -> str:
+        if value:
             check_url(SecretStr(value), ("http", "https"))
         return value
 

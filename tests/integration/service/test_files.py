@@ -239,6 +239,7 @@ async def test_metrics_and_spans_tell_what_was_done(files: Service) -> None:
         ({"FILES_S3_ACCESS_KEY": "a"}, "FILES_S3_SECRET_KEY: goes together with FILES_S3_ACCESS_KEY"),
         ({"FILES_ALLOWED_TYPES": "image/png,x"}, "FILES_ALLOWED_TYPES: holds 'x'"),
         ({"FILES_PUBLIC_URL": "ftp://x"}, "FILES_PUBLIC_URL: must start with http:// or https://"),
+        ({"FILES_S3_ENDPOINT": "files.test:9000"}, "FILES_S3_ENDPOINT: must start with http:// or https://"),
         ({"FILES_MAX_BYTES": "0"}, "FILES_MAX_BYTES:"),
         ({"APP_ENV": "production"}, "FILES_SIGNING_KEY: is a placeholder"),
         (
