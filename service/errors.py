@@ -142,16 +142,20 @@ def translate(error: Exception) -> ServiceError:
             return error
         case RequestValidationError():
             return InvalidRequestError(fields=[_field_fault(fault) for fault in error.errors()])
-        case HTTPException(status_code=503):
-            return UnavailableError()
         case HTTPException():
-            kind = _BY_STATUS.get(error.status_code)
-            if kind is None:
-                return RefusedError(error.status_code) if error.status_code < 500 else ServiceError()
-            return kind(headers=error.headers)
+            return _refusal(error)
         case StaleDataError():
             return ConflictError()
     return ServiceError()
+
+
+def _refusal(error: HTTPException) -> ServiceError:
+    kind = _BY_STATUS.get(error.status_code)
+    if kind is not None:
+        return kind(headers=error.headers)
+    if error.status_code == 503:
+        return UnavailableError()
+    return RefusedError(error.status_code) if error.status_code < 500 else ServiceError()
 
 
 def _field_fault(fault: Mapping[str, object]) -> FieldFault:
