@@ -26,11 +26,12 @@ from service.features.transactions.telemetry import TransactionSignals
 from service.infra.event_bus import EventBus
 from service.infra.live.hub import LiveHub
 from service.infra.live.redis import RedisPublisher, RedisReader
+from service.infra.locks import Locks
 from service.infra.queues.interface import JobQueue
 from service.infra.queues.redis import RedisQueue
 from service.infra.rate_limit.guard import RateLimitGuard
 from service.infra.rate_limit.redis import RedisRateLimiter
-from service.infra.redis import RedisClient, open_redis
+from service.infra.redis import RedisClient, RedisStore, open_redis
 from service.infra.storage.interface import Storage
 from service.infra.storage.local import LocalStorage
 from service.infra.storage.metered import MeteredStorage
@@ -60,6 +61,8 @@ class Container:
     telemetry: Telemetry
     database: Database
     redis: RedisClient
+    store: RedisStore
+    locks: Locks
     queue: JobQueue
     jobs: JobTelemetry
     outbox: Outbox
@@ -98,6 +101,9 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
         instrument_sqlalchemy(telemetry, database.engine)
         redis = open_redis(settings.redis, name=name)
         stack.push_async_callback(redis.aclose)
+        store = RedisStore(redis, settings.redis, telemetry)
+        store.start()
+        stack.push_async_callback(store.close)
         queue = _queue(settings.queue, redis, telemetry)
         jobs = JobTelemetry(telemetry, system=queue.system, queue=queue.name)
         file_urls = UrlSigner(
@@ -134,6 +140,8 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
             telemetry=telemetry,
             database=database,
             redis=redis,
+            store=store,
+            locks=Locks(store, settings.locks, telemetry),
             queue=queue,
             jobs=jobs,
             outbox=Outbox(jobs, source=name),
