@@ -139,8 +139,8 @@ class DatabaseSettings(Group):
 
     @field_validator("tls_ca")
     @classmethod
-    def _tls_ca(cls, value: Path | None) -> Path | None:
-        if value is not None:
+    def _tls_ca(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and str(info.data.get("tls_mode")).startswith("verify-"):
             try:
                 ssl.create_default_context(cafile=value)
             except OSError as error:

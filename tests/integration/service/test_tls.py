@@ -125,4 +125,6 @@ def test_a_file_without_a_certificate_is_refused_at_start(tmp_path: Path) -> Non
     (tmp_path / "no.pem").write_text("nothing")
     for path in (tmp_path / "no.pem", tmp_path / "missing.pem", tmp_path):
         with pytest.raises(ValidationError, match="holds no certificate that can be read"):
-            DatabaseSettings.model_validate({"url": "postgresql://u:p@h/d", "tls_ca": path})
+            DatabaseSettings.model_validate(
+                {"url": "postgresql://u:p@h/d", "tls_mode": "verify-full", "tls_ca": path}
+            )
