@@ -2,7 +2,7 @@
 
 The stock encoder builds a protobuf object for each attribute and hashes the resource once a span; that is
 the larger half of what a span costs. Here a span without events, links and lists is put together from byte
-strings, most of which repeat and are kept. All else goes through the stock encoder; the tests compare the two.
+strings, most of which repeat and are kept. All else goes through the stock encoder; tests compare the two.
 """
 
 from __future__ import annotations
