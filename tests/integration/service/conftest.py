@@ -1,6 +1,7 @@
 """A fresh database and an empty Redis for every test, on the run's private servers."""
 
 import asyncio
+import logging
 import os
 import re
 import threading
@@ -18,6 +19,7 @@ from service.settings import DatabaseSettings, Settings, load_settings
 from tests.integration.service.harness import Service, running
 
 PREFIXES = ("APP_", "WORKER_", "DATABASE_", "REDIS_", "QUEUE_", "OUTBOX_", "TELEMETRY_")
+logging.getLogger("httpx").setLevel(logging.WARNING)
 TEMPLATE = "service_template"
 
 Configure = Callable[..., Settings]
@@ -149,3 +151,9 @@ async def service(configure: Configure) -> AsyncIterator[Service]:
 def log_lines(tmp_path: Path) -> Callable[[], list[dict[str, object]]]:
     """The log lines written so far."""
     return lambda: [orjson.loads(line) for line in (tmp_path / "log.jsonl").read_bytes().splitlines()]
+
+
+@pytest.fixture
+def repository() -> str:
+    """The folder that holds the packages, for processes started elsewhere."""
+    return str(Path(__file__).parents[3])
