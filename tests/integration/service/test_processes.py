@@ -129,7 +129,7 @@ async def test_the_whole_way_through_real_processes(start: Start) -> None:
         for answer in answers:
             assert (await settled(http, api, answer.json()["data"]["id"]))["version"] == 2
         text = (await http.get(f"{worker.url}/metrics")).text
-        assert 'yardstick_jobs_done_total{job="transaction.settlement.v1"} 30.0' in text
+        assert 'yardstick_jobs_done_total{job_name="transaction.settlement.v1"} 30.0' in text
         assert (await http.get(f"{worker.url}/v1/transactions")).status_code == 404
         huge = await http.post(f"{api.url}/v1/transactions", content=b" " * 3_000_000)
         assert huge.status_code == 413
