@@ -96,6 +96,7 @@ class JobMetrics:
             "run": "Time an attempt took.",
             "freshness": "Time from the business commit to the job's completion.",
         }
+        # Not "job": a scrape puts its own there.
         self._counters = {
             name: Counter(f"{prefix}_{name}", text, ("job_name",), registry=registry)
             for name, text in counters.items()
