@@ -118,7 +118,8 @@ COMPONENTS: tuple[Component, ...] = (
         program="otelcol",
         about="collector: traces, log files, host metrics",
         uses=("loki", "tempo", "prometheus"),
-        arguments=("--config", "{config}/otelcol.yaml"),
+        # Without the gate a line leaves its checkpoint behind before it is in the queue, and a crash loses it.
+        arguments=("--config", "{config}/otelcol.yaml", "--feature-gates=stanza.synchronousLogEmitter"),
         ports=_ports(grpc=4317, http=4318, health=13133, metrics=8888),
         ready=Http("health", "/"),
         config="otelcol",
@@ -151,7 +152,8 @@ COMPONENTS: tuple[Component, ...] = (
             "--web.enable-otlp-receiver",
             "--web.enable-remote-write-receiver",
             "--web.enable-lifecycle",
-            "--enable-feature=exemplar-storage",
+            # Created timestamps let a burst count that came before a new series was first scraped.
+            "--enable-feature=exemplar-storage,created-timestamp-zero-ingestion",
             "--log.level=warn",
         ),
         ports=_ports(http=9090),

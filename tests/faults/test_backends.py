@@ -126,7 +126,7 @@ def test_the_database_dies_under_load(live: Live, stack: Stack) -> None:
     assert not seen.broken
     for answer in seen.refused:
         assert answer.status_code == 503, answer.text
-        assert answer.json()["error"]["code"] == "database_unavailable"
+        assert answer.json()["error"]["code"] == "unavailable"
         assert "Retry-After" in answer.headers
     all_settled_once(live, seen)
 
