@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -214,7 +215,7 @@ class Stack:
             name = component.name
             self.report(Event(name, Phase.LOOKING))
             try:
-                found = resolve(component.program, self._remark)
+                found = resolve(component.program, partial(self._looking, name))
             except MissingProgramError as error:
                 state.programs[name] = Known(reasons=list(error.reasons))
                 outcomes[name] = (Phase.MISSING, "; ".join(error.reasons))
@@ -244,6 +245,9 @@ class Stack:
         if state.trouble:
             self._remark(state.trouble)
         return state
+
+    def _looking(self, name: str, text: str) -> None:
+        self.report(Event(name, Phase.LOOKING, text))
 
     def _remark(self, text: str) -> None:
         self.report(Event(None, None, text))
