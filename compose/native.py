@@ -214,11 +214,13 @@ class Stack:
         for component in self.selected:
             name = component.name
             self.report(Event(name, Phase.LOOKING))
+            # A second `up` must be quick: what could not be fetched is not fetched again before a `down`.
+            tried = state.programs.get(name, Known()).reasons if state.wanted else []
             try:
-                found = resolve(component.program, partial(self._looking, name))
+                found = resolve(component.program, partial(self._looking, name), fetch=not tried)
             except MissingProgramError as error:
-                state.programs[name] = Known(reasons=list(error.reasons))
-                outcomes[name] = (Phase.MISSING, "; ".join(error.reasons))
+                state.programs[name] = Known(reasons=tried or list(error.reasons))
+                outcomes[name] = (Phase.MISSING, "; ".join(state.programs[name].reasons))
                 self.report(Event(name, *outcomes[name]))
             else:
                 state.programs[name] = Known(str(found.path), found.version, found.source)
