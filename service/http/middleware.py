@@ -18,6 +18,8 @@ _API_HEADERS = {
     "Cache-Control": "no-store",
 }
 _HSTS = "max-age=31536000; includeSubDomains"
+_DISCARDED = 8
+"""How many times the limit of a body is read and thrown away before the refusal."""
 DOCUMENTATION = ("/docs", "/redoc")
 
 
@@ -45,9 +47,10 @@ class SecurityHeaders:
 
 
 class BodyLimit:
-    """Refuses a body over the limit with the frame: by its declared length at once, else while it is read.
+    """Refuses a body over the limit with the frame: by its declared length, else while it is read.
 
-    FastAPI's own limit answers in plain text where a route has not read the body, hence this one.
+    FastAPI's own limit answers in plain text where a route has not read the body, hence this one. Some of what
+    follows is read and thrown away first: a client that is still sending would see a reset and no answer.
     """
 
     def __init__(self, app: ASGIApp, *, limit: int) -> None:
@@ -60,6 +63,7 @@ class BodyLimit:
             return
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdecimal() and int(declared) > self._limit:
+            await self._discard(receive)
             await failure(PayloadTooLargeError())(scope, receive, send)
             return
         read = 0
@@ -69,11 +73,21 @@ class BodyLimit:
             message = await receive()
             read += len(message.get("body", b""))
             if read > self._limit:
+                if message.get("more_body", False):
+                    await self._discard(receive)
                 # An HTTPException passes FastAPI's reading of the body and is translated like every other.
                 raise HTTPException(413)
             return message
 
         await self.app(scope, limited, send)
+
+    async def _discard(self, receive: Receive) -> None:
+        left = _DISCARDED * self._limit
+        while left > 0:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
 
 
 class ErrorsEndHere:
