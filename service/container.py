@@ -20,6 +20,7 @@ from service import __version__
 from service.db.outbox import Outbox
 from service.db.session import Database, PoolMetrics
 from service.db.snowflake import Snowflake, node_of
+from service.errors import StartError
 from service.features.health.monitor import HealthMonitor, disk
 from service.features.transactions.telemetry import TransactionSignals
 from service.infra.queues.interface import JobQueue
@@ -64,12 +65,12 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
     ready when they answer.
 
     Raises:
-        OSError: the log file cannot be opened.
+        StartError: the log file cannot be opened.
     """
     instance = settings.telemetry.instance_id or f"{socket.gethostname()}:{os.getpid()}"
     name = f"{settings.app.name}-{role}"
     async with AsyncExitStack() as stack:
-        telemetry = Telemetry.start(_telemetry_config(settings, name, instance))
+        telemetry = _start_telemetry(_telemetry_config(settings, name, instance))
         stack.push_async_callback(telemetry.close)
         lag = EventLoopMonitor(telemetry)
         lag.start()
@@ -114,6 +115,13 @@ def _queue(settings: QueueSettings, redis: RedisClient, telemetry: Telemetry) ->
             return queue
         case never:
             assert_never(never)
+
+
+def _start_telemetry(config: TelemetryConfig) -> Telemetry:
+    try:
+        return Telemetry.start(config)
+    except OSError as error:
+        raise StartError(f"TELEMETRY_LOG_FILE: cannot write {config.log_file}: {error.strerror}") from None
 
 
 def _telemetry_config(settings: Settings, name: str, instance: str) -> TelemetryConfig:

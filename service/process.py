@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import uvloop
 
 from observability import get_logger
-from service.http.server import PortTakenError
+from service.errors import StartError
 from service.settings import Settings, SettingsError, load_settings
 
 log = get_logger(__name__)
@@ -36,7 +36,7 @@ def run(main: Main) -> int:
         return EX_CONFIG
     try:
         uvloop.run(_run(main, settings))
-    except PortTakenError as error:
+    except StartError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

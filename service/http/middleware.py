@@ -1,5 +1,8 @@
 """Pure ASGI layers around the application: security headers, the body's limit, the last resort for errors."""
 
+import asyncio
+from contextlib import suppress
+
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,8 +21,9 @@ _API_HEADERS = {
     "Cache-Control": "no-store",
 }
 _HSTS = "max-age=31536000; includeSubDomains"
+# At most this many times the limit, and for so long, is read and thrown away.
 _DISCARDED = 8
-"""How many times the limit of a body is read and thrown away before the refusal."""
+_DISCARD_SECONDS = 5.0
 DOCUMENTATION = ("/docs", "/redoc")
 
 
@@ -49,8 +53,8 @@ class SecurityHeaders:
 class BodyLimit:
     """Refuses a body over the limit with the frame: by its declared length, else while it is read.
 
-    FastAPI's own limit answers in plain text where a route has not read the body, hence this one. Some of what
-    follows is read and thrown away first: a client that is still sending would see a reset and no answer.
+    FastAPI's own limit answers in plain text where a route has not read the body, hence this one. Some of
+    what follows is thrown away first: a client that is still sending would see a reset and no answer.
     """
 
     def __init__(self, app: ASGIApp, *, limit: int) -> None:
@@ -83,11 +87,13 @@ class BodyLimit:
 
     async def _discard(self, receive: Receive) -> None:
         left = _DISCARDED * self._limit
-        while left > 0:
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if not message.get("more_body", False):
-                return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while left > 0:
+                    message = await receive()
+                    left -= len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return
 
 
 class ErrorsEndHere:

@@ -8,11 +8,12 @@ from granian.server.embed import Server
 from starlette.types import ASGIApp
 
 from observability import get_logger
+from service.errors import StartError
 
 log = get_logger(__name__)
 
 
-class PortTakenError(Exception):
+class PortTakenError(StartError):
     """Another process listens there."""
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from service import container as module
 from service.container import open_container
 from service.db.session import Database
+from service.errors import StartError
 from service.settings import Settings, load_settings
 
 
@@ -33,6 +35,15 @@ async def test_it_opens_with_everything_down_and_leaves_nothing(settings: Settin
         assert left_over() > before
     assert left_over() == before
     assert logging.root.handlers == handlers
+
+
+async def test_a_log_file_that_cannot_be_written_is_one_line(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    log_file = tmp_path / "file" / "log.jsonl"
+    telemetry = settings.telemetry.model_copy(update={"log_file": log_file})
+    with pytest.raises(StartError, match=f"TELEMETRY_LOG_FILE: cannot write {log_file}: "):
+        async with open_container(replace(settings, telemetry=telemetry), "api"):
+            pytest.fail("it cannot open")
 
 
 async def test_a_failure_half_way_closes_what_was_open(

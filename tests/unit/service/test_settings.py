@@ -122,6 +122,8 @@ def test_what_an_orchestrator_puts_into_every_process_is_not_refused(
     monkeypatch.setenv("REDIS_PORT", "tcp://10.0.0.1:6379")
     monkeypatch.setenv("REDIS_PORT_6379_TCP_ADDR", "10.0.0.1")
     load_settings(folder)
+    monkeypatch.setenv("REDIS_PORT", "6379")
+    assert faults(folder)[0].startswith("REDIS_PORT: is not a setting")
 
 
 @pytest.mark.parametrize(
