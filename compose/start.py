@@ -63,7 +63,11 @@ class _Run:
             return self._say(name, Phase.SKIPPED, "interrupted")
         if self._is_current(plan):
             return self._say(name, Phase.DONE if component.one_shot else Phase.KEPT)
-        halt.stop(component, self.state, self.report)
+        return self._start(plan)
+
+    def _start(self, plan: Plan) -> Outcome:
+        name = plan.component.name
+        halt.stop(plan.component, self.state, self.report)
         self.started.add(name)
         try:
             launch(plan, self.setting, self.state, self.report, self.cancel)
@@ -71,7 +75,7 @@ class _Run:
             if self.cancel.is_set():
                 return self._say(name, Phase.SKIPPED, "interrupted")
             return self._say(name, Phase.FAILED, str(error))
-        return self._say(name, Phase.DONE if component.one_shot else Phase.READY)
+        return self._say(name, Phase.DONE if plan.component.one_shot else Phase.READY)
 
     def _is_current(self, plan: Plan) -> bool:
         component = plan.component
