@@ -12,7 +12,9 @@ import pytest
 T = TypeVar("T")
 
 
-def eventually(question: Callable[[], T], *, within: float = 60.0, every: float = 0.5, what: str = "") -> T:
+def eventually(
+    question: Callable[[], T | None], *, within: float = 60.0, every: float = 0.5, what: str = ""
+) -> T:
     """Ask until the answer is truthy and return it; an AssertionError with the last answer otherwise."""
     deadline = time.monotonic() + within
     while True:
@@ -80,7 +82,7 @@ class Live:
             data = self.transaction(transaction_id)
             return data if data["status"] == "settled" else None
 
-        return eventually(ask, within=within, every=0.1, what=f"{transaction_id} settled")  # type: ignore[return-value]
+        return eventually(ask, within=within, every=0.1, what=f"{transaction_id} settled")
 
     # -- the signals -----------------------------------------------------------------------------------
 
