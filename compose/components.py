@@ -90,7 +90,7 @@ COMPONENTS: tuple[Component, ...] = (
         endpoints=_urls(api="http://{host}:{api.http}"),
         show="api",
         metrics=Metrics("http", "yardstick-api"),
-        stop_seconds=20,  # it drains for up to 10 s
+        stop_seconds=35,  # its notice, requests in flight, telemetry
     ),
     Component(
         name="worker",
