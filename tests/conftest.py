@@ -1,5 +1,6 @@
 """Real servers for the tests, private to this run and on free ports."""
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,11 @@ import pytest
 from compose.events import GOOD, Phase
 from compose.native import Stack
 from tests.live import Live
+
+
+def pytest_configure() -> None:
+    # A shell's background job ignores Ctrl-C, and so would every program that the tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
