@@ -56,10 +56,15 @@ class Live:
     http: httpx.Client
     missing: dict[str, str] = field(default_factory=dict)
 
+    def need(self, *names: str) -> None:
+        """Skip the test, with the reason, when one of these programs cannot be had on this machine."""
+        for name in names:
+            if name in self.missing:
+                pytest.skip(f"no {name} on this machine: {self.missing[name]}")
+
     def url(self, name: str) -> str:
-        """Where a component answers; the test is skipped when its program cannot be had on this machine."""
-        if name in self.missing:
-            pytest.skip(f"no {name} on this machine: {self.missing[name]}")
+        """Where a component answers, which the test needs."""
+        self.need(name)
         return self.urls[name]
 
     # -- the service -----------------------------------------------------------------------------------

@@ -133,6 +133,7 @@ def test_the_database_dies_under_load(live: Live, stack: Stack) -> None:
 
 @pytest.mark.parametrize("name", ["loki", "tempo", "otelcol"])
 def test_a_telemetry_backend_dies_under_load(live: Live, stack: Stack, name: str) -> None:
+    live.need(name, "loki")
     with traffic(live) as seen:
         more(seen, 20)
         stack.kill(name)

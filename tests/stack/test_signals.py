@@ -90,5 +90,6 @@ def test_the_jobs_are_counted_with_their_exemplar(live: Live, paid: tuple[dict[s
 
 
 def test_span_metrics_and_service_graph_are_made(live: Live, paid: tuple[dict[str, object], str]) -> None:
+    live.need("tempo")
     eventually(lambda: live.metric('traces_spanmetrics_calls_total{service="yardstick-api"}') > 0, within=120)
     eventually(lambda: live.metric("traces_service_graph_request_total") > 0, within=120)

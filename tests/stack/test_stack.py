@@ -51,7 +51,7 @@ def test_the_watchdog_reaches_alertmanager(live: Live) -> None:
 
 def test_every_metric_that_rules_and_dashboards_name_exists(live: Live) -> None:
     live.settled(live.create_transaction()[0]["id"])
-    live.url("tempo")  # makes some of them
+    live.need("tempo")  # it makes some of them
 
     def missing() -> set[str]:
         names = live.http.get(f"{live.url('prometheus')}/api/v1/label/__name__/values").json()["data"]
