@@ -13,7 +13,7 @@ POSTGRES_URL = "postgresql://yardstick:{postgres_password}@{host}:{postgres.sql}
 REDIS_URL = "redis://:{redis_password}@{host}:{redis.redis}/0"
 OTLP_GRPC = "http://{host}:{otelcol.grpc}"
 
-_SETTINGS = ("APP_", "DATABASE_", "REDIS_", "QUEUE_", "OUTBOX_", "WORKER_", "TELEMETRY_")
+_SETTINGS = ("APP_", "DATABASE_", "REDIS_", "QUEUE_", "OUTBOX_", "FILES_", "WORKER_", "TELEMETRY_")
 _CODE = ("service", "observability")
 
 
@@ -29,6 +29,9 @@ def _service(log: str) -> tuple[Var, ...]:
     return (
         Var("DATABASE_URL", POSTGRES_URL),
         Var("REDIS_URL", REDIS_URL),
+        Var("FILES_ROOT", "{files}"),
+        Var("FILES_SIGNING_KEY", "{files_password}"),
+        Var("FILES_PUBLIC_URL", "http://{host}:{api.http}", when="api"),
         Var("TELEMETRY_OTLP_ENDPOINT", OTLP_GRPC, when="otelcol"),
         Var("TELEMETRY_LOG_SINK", "file"),
         Var("TELEMETRY_LOG_FILE", "{logs}/service/" + log),

@@ -49,6 +49,7 @@ class Setting:
             "secrets": self.paths.secrets,
             "config": self.paths.config(component),
             "data": self.paths.data(component),
+            "files": self.paths.data("files"),
         }
         if program:
             values["program_dir"] = program.parent

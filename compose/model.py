@@ -82,7 +82,8 @@ class Component:
     """One process of the stack.
 
     Templates are `str.format` strings over: `{root}` the repository, `{state}`, `{config}` and `{data}` the
-    component's own folders, `{logs}`, `{secrets}`, `{host}`, and `{<component>.<port>}` for every port.
+    component's own folders, `{logs}`, `{secrets}`, `{files}` the uploads, `{host}`, and
+    `{<component>.<port>}` for every port.
 
     Attributes:
         program: key that `compose.programs` resolves.

@@ -4,7 +4,7 @@ import os
 import secrets
 from pathlib import Path
 
-NAMES = ("postgres", "redis", "grafana")
+NAMES = ("postgres", "redis", "files", "grafana")
 
 
 def secret(folder: Path, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from opentelemetry.trace import Span, StatusCode
@@ -31,6 +31,7 @@ class Exchange:
     """One request and its answer, as seen passing through `receive` and `send`."""
 
     __slots__ = (
+        "_answer",
         "_context",
         "_disconnected",
         "_ended",
@@ -47,6 +48,7 @@ class Exchange:
         "_span",
         "_started",
         "_status",
+        "_streaming",
     )
 
     def __init__(
@@ -74,8 +76,9 @@ class Exchange:
             trace_id, span_id = f"{trace_context.trace_id:032x}", f"{trace_context.span_id:016x}"
             self._ids, self._sampled = (trace_id, span_id), bool(flags & 1)
             self._headers.append((b"traceresponse", f"00-{trace_id}-{span_id}-{flags:02x}".encode("ascii")))
+        self._answer: Iterable[tuple[bytes, bytes]] | None = None
         self._status = self._ended = 0
-        self._finished = self._disconnected = False
+        self._finished = self._disconnected = self._streaming = False
         self._error: BaseException | None = None
 
     async def receive(self) -> Message:
@@ -90,8 +93,9 @@ class Exchange:
             self._status = event["status"]
             # A new list: the application may keep and reuse its own.
             event = {**event, "headers": [*event.get("headers", ()), *self._headers]}
+            self._answer = event["headers"]
             await self._send(event)
-        elif kind == "http.response.body" and not event.get("more_body", False):
+        elif kind == "http.response.body" and not event.get("more_body", False) and not self._streaming:
             await self._send(event)
             self._ended = time.time_ns()
             # A server error's exception is still on its way up. Anything else is over for the client, and
@@ -100,8 +104,23 @@ class Exchange:
                 self.finish()
         else:
             await self._send(event)
+            if self._answer is not None:
+                self._first_part(self._answer)
+                self._answer = None
+
+    def _first_part(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Of an event stream the answer is there now: how long it stays open is the client's wish."""
+        if any(
+            name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
+            for name, value in headers
+        ):
+            self._streaming = True
+            self._ended = time.time_ns()
+            self.finish()
 
     def failed(self, error: BaseException) -> None:
+        if self._streaming and isinstance(error, Exception):
+            _log.error("http.stream_failed", exc_info=error)
         self._error = error
         if not self._status:
             left = self._disconnected or isinstance(error, asyncio.CancelledError)

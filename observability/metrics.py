@@ -30,7 +30,7 @@ class HttpMetrics:
     def __init__(self, registry: CollectorRegistry, max_routes: int = 500) -> None:
         self._duration = Histogram(
             "http_server_request_duration_seconds",
-            "Time from the request's arrival to the end of its answer.",
+            "Time from the request's arrival to its answer's end; to the first bytes of an event stream.",
             ("http_request_method", "http_route", "http_response_status_code"),
             buckets=HTTP_BUCKETS,
             registry=registry,

@@ -13,9 +13,16 @@ from starlette.types import ASGIApp
 from observability import TelemetryMiddleware
 from service.api import API_ROUTERS, OPERATIONS_ROUTERS
 from service.container import Container, open_container
-from service.errors import ServiceError, translate
-from service.http.envelope import failure
-from service.http.middleware import BodyLimit, ErrorsEndHere, SecurityHeaders
+from service.errors import MethodNotAllowedError, ServiceError, translate
+from service.features.files.endpoints import UPLOADS
+from service.http.client_address import ClientAddress
+from service.http.compression import compressed
+from service.http.cors import Cors
+from service.http.envelope import failure, failures
+from service.http.methods import Methods, allowed
+from service.http.middleware import AnsweredErrors, BodyLimit, Draining, ErrorsEndHere, SecurityHeaders
+from service.http.openapi import ANY_FAILURE, Api
+from service.http.rate_limit import RateLimit
 from service.http.server import HttpServer, check_port
 from service.process import run
 from service.settings import Settings
@@ -23,6 +30,8 @@ from service.tasks import end, first_of
 
 _TAGS = [
     {"name": "transactions", "description": "Payments, settled in the background"},
+    {"name": "files", "description": "Uploads, downloads and signed links"},
+    {"name": "live", "description": "Events as they happen, over server-sent events and WebSocket"},
     {"name": "health", "description": "How the process and what it depends on are doing"},
 ]
 
@@ -41,10 +50,11 @@ def create_routes(container: Container, routers: Iterable[APIRouter]) -> FastAPI
     """Routes and error translation."""
     app_settings = container.settings.app
     documented = app_settings.env != "production"
-    app = FastAPI(
+    app = Api(
         title=app_settings.name.capitalize(),
         version=container.version,
         openapi_tags=_TAGS,
+        responses=ANY_FAILURE,
         openapi_url="/openapi.json" if documented else None,
         docs_url="/docs" if documented else None,
         redoc_url=None,
@@ -56,21 +66,44 @@ def create_routes(container: Container, routers: Iterable[APIRouter]) -> FastAPI
     for kind in (ServiceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _answer)
     for router in routers:
-        app.include_router(router)
+        app.include_router(router, responses={} if router in OPERATIONS_ROUTERS else failures(429))
     return app
 
 
 def in_layers(app: FastAPI, container: Container) -> ASGIApp:
     """The layers around the routes, the innermost first."""
     settings = container.settings.app
-    layered: ASGIApp = BodyLimit(app, limit=settings.body_limit_bytes)
+    layered: ASGIApp = BodyLimit(
+        app, limit=settings.body_limit_bytes, below={UPLOADS: container.settings.files.max_bytes}
+    )
+    limits = container.settings.rate_limit
+    if limits.enabled:
+        layered = RateLimit(
+            layered,
+            routes=app,
+            guard=container.rate_limit,
+            default=limits.default,
+            user=limits.user or limits.default,
+        )
+    if settings.compression_min_bytes:
+        layered = compressed(layered, min_bytes=settings.compression_min_bytes)
+    layered = Methods(layered, routes=app)
+    layered = AnsweredErrors(layered)
+    if settings.cors_origins:
+        layered = Cors(layered, origins=settings.cors_origins)
+    layered = Draining(layered, lambda: container.health.draining)
     layered = SecurityHeaders(layered, hsts=settings.env in ("staging", "production"))
     layered = TelemetryMiddleware(layered, container.telemetry)
+    layered = ClientAddress(layered, trusted=settings.trusted_proxies, header=settings.forwarded_header)
     return ErrorsEndHere(layered)
 
 
-async def _answer(_request: Request, error: Exception) -> Response:
-    return failure(translate(error))
+async def _answer(request: Request, error: Exception) -> Response:
+    found = translate(error)
+    if isinstance(found, MethodNotAllowedError):
+        # The router names the methods of the first route that has this path, and there may be more.
+        found.headers["Allow"] = allowed(request.app, request.scope)
+    return failure(found)
 
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
@@ -92,6 +125,8 @@ async def drain(container: Container, server: HttpServer) -> None:
     app = container.settings.app
     container.health.draining = True
     await asyncio.sleep(app.drain_notice_seconds)
+    # Streams would otherwise hold up the drain for as long as their clients like.
+    await container.live.close()
     await server.stop(app.drain_seconds)
 
 

@@ -1,5 +1,6 @@
 """The composition root: the one place that knows which implementation stands behind each interface."""
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -18,15 +19,26 @@ from observability import (
 )
 from service import __version__
 from service.db.outbox import Outbox
-from service.db.session import Database, PoolMetrics
-from service.db.snowflake import Snowflake, node_of
+from service.db.session import Database
 from service.errors import StartError
 from service.features.health.monitor import HealthMonitor, disk
+from service.features.live.access import LIVE_EVENTS, Authorizer, authorizer
 from service.features.transactions.telemetry import TransactionSignals
+from service.infra.event_bus import EventBus
+from service.infra.live.hub import LiveHub
+from service.infra.live.redis import RedisPublisher, RedisReader
+from service.infra.locks import Locks
 from service.infra.queues.interface import JobQueue
 from service.infra.queues.redis import RedisQueue
-from service.infra.redis import RedisClient, open_redis
-from service.settings import Environment, LogSink, QueueSettings, Settings
+from service.infra.rate_limit.guard import RateLimitGuard
+from service.infra.rate_limit.redis import RedisRateLimiter
+from service.infra.redis import RedisClient, RedisStore, open_redis
+from service.infra.storage.interface import Storage
+from service.infra.storage.local import LocalStorage
+from service.infra.storage.metered import MeteredStorage
+from service.infra.storage.s3 import S3Storage
+from service.infra.storage.signing import SIGNED_PATH, UrlSigner
+from service.settings import Environment, FilesSettings, LogSink, QueueSettings, Settings
 
 log = get_logger(__name__)
 
@@ -50,10 +62,18 @@ class Container:
     telemetry: Telemetry
     database: Database
     redis: RedisClient
+    store: RedisStore
+    locks: Locks
     queue: JobQueue
     jobs: JobTelemetry
     outbox: Outbox
+    files: Storage
+    file_urls: UrlSigner
     health: HealthMonitor
+    rate_limit: RateLimitGuard
+    bus: EventBus
+    live: LiveHub
+    live_access: Authorizer
     transactions: TransactionSignals
 
 
@@ -75,19 +95,43 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
         lag = EventLoopMonitor(telemetry)
         lag.start()
         stack.push_async_callback(lag.stop)
-        node = settings.app.node_id
-        keys = Snowflake(node_of(f"{name}@{instance}") if node is None else node)
-        database = Database(settings.database, application=name, keys=keys)
+        database = Database(
+            settings.database, application=name, metrics=telemetry.metrics, holder=f"{name}@{instance}"
+        )
         stack.push_async_callback(database.close)
         instrument_sqlalchemy(telemetry, database.engine)
-        telemetry.registry.register(PoolMetrics(database.engine, settings.app.name))
         redis = open_redis(settings.redis, name=name)
         stack.push_async_callback(redis.aclose)
+        store = RedisStore(redis, settings.redis, telemetry)
+        store.start()
+        stack.push_async_callback(store.close)
         queue = _queue(settings.queue, redis, telemetry)
         jobs = JobTelemetry(telemetry, system=queue.system, queue=queue.name)
-        health = HealthMonitor(
-            {"database": database.ping, "queue": queue.ping, "disk": disk}, required=frozenset({"database"})
+        file_urls = UrlSigner(
+            settings.files.signing_key.get_secret_value(),
+            base=settings.files.public_url.rstrip("/") + SIGNED_PATH,
         )
+        files = MeteredStorage(_files(settings.files, file_urls), telemetry)
+        stack.push_async_callback(files.close)
+        health = HealthMonitor(
+            {
+                "database": database.ping,
+                "cache": redis.ping,
+                "queue": queue.ping,
+                "disk": disk(settings.health),
+                "files": files.ping,
+            },
+            required=frozenset({"database"}),
+            settings=settings.health,
+            metrics=telemetry.metrics,
+        )
+        stack.push_async_callback(health.close)
+        windows = RedisRateLimiter(redis, prefix=f"{settings.app.name}:rate:")
+        live_access = authorizer(settings.live, settings.app.env)
+        live, bus = LiveHub(settings.live, telemetry), EventBus(telemetry)
+        if live_access.enabled:
+            await stack.enter_async_context(_live(settings, telemetry, bus, live, name=name, role=role))
+        stack.push_async_callback(bus.close)
         log.info("process.opened", role=role, version=__version__, pid=os.getpid())
         stack.callback(log.info, "process.closing")
         yield Container(
@@ -97,11 +141,19 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
             telemetry=telemetry,
             database=database,
             redis=redis,
+            store=store,
+            locks=Locks(store, settings.locks, telemetry),
             queue=queue,
             jobs=jobs,
             outbox=Outbox(jobs, source=name),
+            files=files,
+            file_urls=file_urls,
             health=health,
-            transactions=TransactionSignals(telemetry),
+            rate_limit=RateLimitGuard(windows, settings.rate_limit, telemetry.metrics),
+            bus=bus,
+            live=live,
+            live_access=live_access,
+            transactions=TransactionSignals(telemetry, bus),
         )
 
 
@@ -124,6 +176,36 @@ def _start_telemetry(config: TelemetryConfig) -> Telemetry:
         raise StartError(f"TELEMETRY_LOG_FILE: cannot write {config.log_file}: {error.strerror}") from None
 
 
+def _files(settings: FilesSettings, signer: UrlSigner) -> Storage:
+    match settings.engine:
+        case "local":
+            return LocalStorage(settings.root, signer)
+        case "s3":
+            return S3Storage(settings)
+        case never:
+            assert_never(never)
+
+
+@asynccontextmanager
+async def _live(
+    settings: Settings, telemetry: Telemetry, bus: EventBus, hub: LiveHub, *, name: str, role: Role
+) -> AsyncIterator[None]:
+    """Events go from the bus of every process to all API processes, which read them for their clients."""
+    # A client of its own: the reader's connection is busy all the time.
+    redis = open_redis(settings.redis, name=f"{name}-live")
+    instrument_redis(telemetry, redis)
+    bus.subscribe(LIVE_EVENTS, RedisPublisher(redis, settings.live, telemetry).publish, name="live")
+    reader = RedisReader(redis, settings.live, hub, timeout=settings.redis.command_timeout_seconds)
+    reading = asyncio.create_task(reader.run(), name="live-reader") if role == "api" else None
+    try:
+        yield
+    finally:
+        if reading is not None:
+            reading.cancel()
+            await asyncio.wait({reading})
+        await redis.aclose()
+
+
 def _telemetry_config(settings: Settings, name: str, instance: str) -> TelemetryConfig:
     group = settings.telemetry
     return TelemetryConfig(
@@ -135,7 +217,7 @@ def _telemetry_config(settings: Settings, name: str, instance: str) -> Telemetry
         enabled=group.enabled,
         otlp_endpoint=group.otlp_endpoint or None,
         sample_ratio=group.sample_ratio,
-        log_level=group.log_level,
+        log_level="debug" if settings.app.debug else group.log_level,
         log_sink=group.log_sink or _SINKS[settings.app.env],
         log_file=group.log_file,
         log_max_bytes=group.log_max_bytes,

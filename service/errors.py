@@ -49,6 +49,22 @@ class InvalidRequestError(ServiceError):
     message = "The request is not valid"
 
 
+class UnauthenticatedError(ServiceError):
+    """Nobody knows who asks."""
+
+    code = "unauthenticated"
+    status = 401
+    message = "Say who you are"
+
+
+class ForbiddenError(ServiceError):
+    """It is known who asks, and they may not."""
+
+    code = "forbidden"
+    status = 403
+    message = "You may not do that"
+
+
 class NotFoundError(ServiceError):
     """No such thing, or not for this caller."""
 
@@ -81,6 +97,14 @@ class PayloadTooLargeError(ServiceError):
     message = "The request body is too large"
 
 
+class TooManyRequestsError(ServiceError):
+    """The caller asked more than the rate allows; `Retry-After` says when there is room again."""
+
+    code = "rate_limited"
+    status = 429
+    message = "Too many requests"
+
+
 class UnavailableError(ServiceError):
     """Something that the service depends on does not answer; the same request may work later."""
 
@@ -94,9 +118,13 @@ class UnavailableError(ServiceError):
 
 _BY_STATUS: Mapping[int, type[ServiceError]] = {
     400: InvalidRequestError,
+    401: UnauthenticatedError,
+    403: ForbiddenError,
     404: NotFoundError,
     405: MethodNotAllowedError,
+    409: ConflictError,
     413: PayloadTooLargeError,
+    429: TooManyRequestsError,
 }
 
 
@@ -119,13 +147,19 @@ def translate(error: Exception) -> ServiceError:
         case RequestValidationError():
             return InvalidRequestError(fields=[_field_fault(fault) for fault in error.errors()])
         case HTTPException():
-            kind = _BY_STATUS.get(error.status_code)
-            if kind is None:
-                return RefusedError(error.status_code) if error.status_code < 500 else ServiceError()
-            return kind(headers=error.headers)
+            return _refusal(error)
         case StaleDataError():
             return ConflictError()
     return ServiceError()
+
+
+def _refusal(error: HTTPException) -> ServiceError:
+    kind = _BY_STATUS.get(error.status_code)
+    if kind is not None:
+        return kind(headers=error.headers)
+    if error.status_code == 503:
+        return UnavailableError()
+    return RefusedError(error.status_code) if error.status_code < 500 else ServiceError()
 
 
 def _field_fault(fault: Mapping[str, object]) -> FieldFault:

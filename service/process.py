@@ -35,7 +35,7 @@ def run(main: Main) -> int:
         sys.stderr.write(f"{error}\n")
         return EX_CONFIG
     try:
-        uvloop.run(_run(main, settings))
+        uvloop.run(_run(main, settings), debug=settings.app.debug)
     except StartError as error:
         sys.stderr.write(f"{error}\n")
         return 1

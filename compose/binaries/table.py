@@ -249,6 +249,27 @@ _ENTRIES = (
         ),
         no_go="Grafana is a Go program with a web UI built apart from it; the module alone makes no Grafana",
     ),
+    # An S3 server over a folder: it checks signatures, expiry and conditions as S3 does. For the tests.
+    Entry(
+        name="versitygw",
+        version="1.8.0",
+        floor=(1, 4, 0),
+        below=(2, 0, 0),
+        group="versitygw",
+        release=Release(
+            base=GITHUB,
+            # The publisher writes Linux_x86_64 where others write linux-amd64; the other platforms build it.
+            path="/versity/versitygw/releases/download/v{version}/versitygw_v{version}_Linux_x86_64.tar.gz",
+            checksums="/versity/versitygw/releases/download/v{version}/checksums.txt",
+            platforms=("linux-amd64",),
+            members={"versitygw": "versitygw_v{version}_Linux_x86_64/versitygw"},
+        ),
+        go=GoRecipe(
+            module="versitygw",
+            packages={"versitygw": "github.com/versity/versitygw/cmd/versitygw"},
+            version_symbols=("main.Version",),
+        ),
+    ),
 )
 
 PROGRAMS: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

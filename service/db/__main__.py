@@ -2,16 +2,16 @@
 
 import argparse
 import asyncio
-import socket
 import sys
 
 import asyncpg
 from alembic.util.exc import CommandError
+from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import DBAPIError
 
+from observability import Metrics
 from service.db import migrate
 from service.db.session import Database
-from service.db.snowflake import Snowflake, node_of
 from service.errors import UnavailableError
 from service.features.transactions.seed import seed
 from service.settings import DatabaseSettings, SettingsError, load_migration_settings
@@ -65,8 +65,8 @@ def _perform(arguments: argparse.Namespace, settings: DatabaseSettings) -> None:
 
 
 async def _seed(settings: DatabaseSettings) -> int:
-    keys = Snowflake(node_of(f"seed@{socket.gethostname()}"))
-    database = Database(settings, application="yardstick-seed", keys=keys)
+    metrics = Metrics(CollectorRegistry(), "yardstick")
+    database = Database(settings, application="yardstick-seed", metrics=metrics)
     try:
         async with database.unit() as unit:
             return await seed(unit)

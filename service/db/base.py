@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, DateTime, MetaData, Uuid, func
+from sqlalchemy import BigInteger, DateTime, FetchedValue, MetaData, Uuid, func
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 
@@ -43,6 +43,8 @@ class Entity(Base):
     """A domain's table: public UUID, times, soft delete and an optimistic lock.
 
     An update of a row that someone else changed since it was read is a `StaleDataError`, answered with 409.
+    The table's migration gives it the trigger `touch_entity` (`service.db.assets`): it sets `updated_at`, and
+    counts `version` up for writers that do not, so that SQL by hand takes part in both.
     """
 
     __abstract__ = True
@@ -50,7 +52,7 @@ class Entity(Base):
     public_id: Mapped[UUID] = mapped_column(default=uuid4, unique=True, sort_order=-9)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=90)
     updated_at: Mapped[datetime] = mapped_column(
-        server_default=func.now(), onupdate=func.now(), sort_order=91
+        server_default=func.now(), server_onupdate=FetchedValue(), sort_order=91
     )
     deleted_at: Mapped[datetime | None] = mapped_column(sort_order=92)
     version: Mapped[int] = mapped_column(sort_order=93)

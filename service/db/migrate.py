@@ -7,10 +7,8 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
+from service.db.engine import open_migration_engine
 from service.settings import DatabaseSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -41,10 +39,7 @@ def _run(settings: DatabaseSettings, call: Callable[[Config], object]) -> None:
 
 
 async def _run_async(settings: DatabaseSettings, call: Callable[[Config], object]) -> None:
-    url = make_url(settings.url.get_secret_value()).set(drivername="postgresql+asyncpg")
-    engine = create_async_engine(
-        url, poolclass=NullPool, connect_args={"timeout": settings.connect_timeout_seconds}
-    )
+    engine = open_migration_engine(settings)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
 

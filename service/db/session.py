@@ -1,24 +1,22 @@
 """One transaction per unit of work, and a pool that turns its faults into `UnavailableError`."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, datetime
 
 import asyncpg
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
-from sqlalchemy import event, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from observability import get_logger
-from service.db.base import KEYS_OPTION
-from service.db.snowflake import Snowflake
-from service.errors import UnavailableError
+from observability import Metrics, get_logger
+from service.db.base import KEYS_OPTION, Entity
+from service.db.engine import PoolMetrics, open_engine
+from service.db.keys import Keys
+from service.db.soft_delete import EntitySession
+from service.errors import ServiceError, UnavailableError
 from service.settings import DatabaseSettings
 
 log = get_logger(__name__)
@@ -38,6 +36,16 @@ class UnitOfWork:
         """Call this once the transaction is durable; never when it is rolled back."""
         self._after_commit.append(call)
 
+    async def delete(self, entity: Entity) -> None:
+        """Soft delete: queries no longer see it. Raises StaleDataError if it was changed meanwhile."""
+        entity.deleted_at = datetime.now(UTC)
+        await self.session.flush()
+
+    async def restore(self, entity: Entity) -> None:
+        """Undo a soft delete; find the entity with `INCLUDE_DELETED`. Raises StaleDataError like `delete`."""
+        entity.deleted_at = None
+        await self.session.flush()
+
     def committed(self) -> None:
         for call in self._after_commit:
             call()
@@ -46,9 +54,16 @@ class UnitOfWork:
 class Database:
     """The engine of one process. Connects when first used: it may be opened while the server is down."""
 
-    def __init__(self, settings: DatabaseSettings, *, application: str, keys: Snowflake) -> None:
-        self.engine = _engine(settings, application).execution_options(**{KEYS_OPTION: keys})
-        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+    def __init__(
+        self, settings: DatabaseSettings, *, application: str, metrics: Metrics, holder: str | None = None
+    ) -> None:
+        """`application` is what the server shows the connections as, `holder` who holds the keys' node."""
+        self._keys = Keys(holder or application)
+        self.engine = open_engine(settings, application).execution_options(**{KEYS_OPTION: self._keys})
+        self._pool = PoolMetrics(self.engine, metrics)
+        self._sessions = async_sessionmaker(
+            self.engine, sync_session_class=EntitySession, expire_on_commit=False
+        )
 
     @asynccontextmanager
     async def unit(self) -> AsyncIterator[UnitOfWork]:
@@ -58,75 +73,38 @@ class Database:
             UnavailableError: no connection could be had, or it was lost, or a statement ran into its timeout.
         """
         with _faults():
+            await self._keys.reserve(self.engine)
             async with self._sessions() as session, session.begin():
-                await session.connection()
+                with self._pool.wait():
+                    await session.connection()
                 unit = UnitOfWork(session)
                 yield unit
         unit.committed()
 
     async def ping(self) -> None:
-        """One round trip. Raises UnavailableError."""
+        """One round trip. Raises UnavailableError, also while the clock forbids new keys."""
+        self._keys.check()
         with _faults():
             async with self.engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
 
     async def close(self) -> None:
+        with suppress(UnavailableError), _faults():
+            # Without it the node is free again when its time has passed.
+            await self._keys.release(self.engine)
         await self.engine.dispose()
-
-
-class PoolMetrics(Collector):
-    """`<namespace>_db_pool_connections{state}`, read from the pool when scraped."""
-
-    def __init__(self, engine: AsyncEngine, namespace: str) -> None:
-        self._engine = engine
-        self._name = f"{namespace}_db_pool_connections"
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily(self._name, "Connections of the database pool.", labels=["state"])
-        pool = self._engine.pool
-        assert isinstance(pool, QueuePool)  # noqa: S101 - _engine() makes no other
-        family.add_metric(["used"], pool.checkedout())
-        family.add_metric(["idle"], pool.checkedin())
-        family.add_metric(["overflow"], max(0, pool.overflow()))
-        yield family
-
-
-def _engine(settings: DatabaseSettings, application: str) -> AsyncEngine:
-    url = make_url(settings.url.get_secret_value()).set(drivername="postgresql+asyncpg")
-    statement_seconds = settings.statement_timeout_ms / 1000
-    engine = create_async_engine(
-        url,
-        pool_size=settings.pool_size,
-        max_overflow=settings.max_overflow,
-        pool_timeout=settings.pool_timeout_seconds,
-        pool_use_lifo=True,
-        hide_parameters=True,
-        connect_args={
-            "timeout": settings.connect_timeout_seconds,
-            # The server ends a slow statement; this bounds the wait for one that no longer answers at all.
-            "command_timeout": statement_seconds + 1,
-            "server_settings": {
-                "application_name": application,
-                "statement_timeout": str(settings.statement_timeout_ms),
-                "jit": "off",
-            },
-        },
-    )
-    event.listen(engine.sync_engine, "checkout", _refuse_closed)
-    return engine
-
-
-def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
-    """A connection that the server has closed is replaced without a round trip, unlike with pool_pre_ping."""
-    if connection.driver_connection.is_closed():
-        raise DisconnectionError
 
 
 @contextmanager
 def _faults() -> Iterator[None]:
     try:
         yield
-    except DBAPIError as error:
+    except StatementError as error:
+        if isinstance(error.orig, ServiceError):
+            # A column default's, such as that of a key: SQLAlchemy wraps it.
+            raise error.orig from None
+        if not isinstance(error, DBAPIError):
+            raise
         state = str(getattr(error.orig, "sqlstate", "") or "")
         if not (
             error.connection_invalidated or state.startswith(_TRANSIENT_STATES) or _is_interface_error(error)

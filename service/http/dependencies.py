@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from service.container import Container
 from service.db.session import UnitOfWork
+from service.http.client_address import from_inside
 
 
 def container_of(request: Request) -> Container:
@@ -19,6 +20,12 @@ async def unit_of_work(container: Annotated[Container, Depends(container_of)]) -
         yield unit
 
 
+def is_inside(request: Request, container: Annotated[Container, Depends(container_of)]) -> bool:
+    return from_inside(request.scope, container.settings.app.operations_networks)
+
+
 CurrentContainer = Annotated[Container, Depends(container_of)]
 # The scope makes it commit before the answer is sent: a 201 says that the row is there.
 CurrentUnit = Annotated[UnitOfWork, Depends(unit_of_work, scope="function")]
+# Whether the request came from the operations networks and through no proxy.
+Inside = Annotated[bool, Depends(is_inside)]

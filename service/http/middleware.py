@@ -1,13 +1,14 @@
 """Pure ASGI layers around the application: security headers, the body's limit, the last resort for errors."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import PayloadTooLargeError
+from service.errors import PayloadTooLargeError, ServiceError, translate
 from service.http.envelope import failure
 
 _HEADERS = {
@@ -57,17 +58,23 @@ class BodyLimit:
     what follows is thrown away first: a client that is still sending would see a reset and no answer.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, below: Mapping[str, int] | None = None) -> None:
+        """`below` gives the routes under a path a limit of their own: `{"/v1/files/content": 52428800}`."""
         self.app = app
         self._limit = limit
+        self._below = tuple((path, f"{path}/", own) for path, own in (below or {}).items())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._limit:
-            await self._discard(receive)
+        limit = self._limit
+        for path, folder, own in self._below:
+            if scope["path"] == path or scope["path"].startswith(folder):
+                limit = own
+        if declared.isdecimal() and int(declared) > limit:
+            await self._discard(receive, limit)
             await failure(PayloadTooLargeError())(scope, receive, send)
             return
         read = 0
@@ -76,17 +83,18 @@ class BodyLimit:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self._limit:
+            if read > limit:
                 if message.get("more_body", False):
-                    await self._discard(receive)
+                    await self._discard(receive, limit)
                 # An HTTPException passes FastAPI's reading of the body and is translated like every other.
                 raise HTTPException(413)
             return message
 
         await self.app(scope, limited, send)
 
-    async def _discard(self, receive: Receive) -> None:
-        left = _DISCARDED * self._limit
+    @staticmethod
+    async def _discard(receive: Receive, limit: int) -> None:
+        left = _DISCARDED * limit
         with suppress(TimeoutError):
             async with asyncio.timeout(_DISCARD_SECONDS):
                 while left > 0:
@@ -94,6 +102,61 @@ class BodyLimit:
                     left -= len(message.get("body", b""))
                     if not message.get("more_body", False):
                         return
+
+
+class AnsweredErrors:
+    """Answers with the frame what a layer inside raises. The framework does so only for its own routes.
+
+    A `ServiceError` is an answer like any other; anything else goes on to telemetry after it was answered.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def answer(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, answer)
+        except Exception as error:
+            if started:
+                raise
+            await failure(translate(error))(scope, receive, send)
+            if not isinstance(error, (ServiceError, HTTPException)):
+                raise
+
+
+class Draining:
+    """While the process drains, every answer asks its client to close the connection.
+
+    A load balancer then opens its next one to another instance, and no request is on its way into a
+    connection that the end of this process cuts.
+    """
+
+    def __init__(self, app: ASGIApp, draining: Callable[[], bool]) -> None:
+        self.app = app
+        self._draining = draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # HTTP/2 has no such header: the server says goodbye in a frame of its own.
+        if scope["type"] != "http" or not scope["http_version"].startswith("1"):
+            await self.app(scope, receive, send)
+            return
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._draining():
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self.app(scope, receive, answer)
 
 
 class ErrorsEndHere:

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 
 from observability import get_logger
 from service.errors import StartError
+from service.http.sockets import bound_connections
 
 log = get_logger(__name__)
 
@@ -29,7 +30,7 @@ class HttpServer:
             interface=Interfaces.ASGINL,
             backlog=1024,
             log_enabled=False,
-            websockets=False,
+            websockets=True,
         )
         self._serving: asyncio.Task[None] | None = None
 
@@ -48,6 +49,7 @@ class HttpServer:
         await asyncio.wait({self._serving}, timeout=0.05)
         self._raise_failure()
         host, port = self._address
+        bound_connections(port)
         log.info("http.listening", url=f"http://{host}:{port}")
 
     async def stop(self, grace: float) -> None:

@@ -4,18 +4,23 @@ The variable is the group's prefix and the field's name in capitals: `DATABASE_`
 seconds unless the name says milliseconds, sizes are bytes.
 """
 
+import ssl
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.settings.values import Networks, Origins, parse_networks
 
 Environment = Literal["development", "staging", "production", "test"]
 LogSink = Literal["console", "stdout", "file"]
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+_PRIVATE = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 
 
 class Group(BaseSettings):
@@ -44,7 +49,7 @@ class AppSettings(Group):
     )
     host: str = Field("127.0.0.1", description="Address the API listens on", min_length=1)
     port: Port = Field(8000, description="Port the API listens on")
-    debug: bool = Field(False, description="RefusedError in production")
+    debug: bool = Field(False, description="asyncio's debug mode and log level debug; refused in production")
     drain_seconds: Seconds = Field(
         10.0, description="Longest wait for requests and jobs in flight on SIGTERM"
     )
@@ -55,12 +60,28 @@ class AppSettings(Group):
         description="Time between turning not ready and closing the port, for load balancers to notice",
     )
     body_limit_bytes: int = Field(1_048_576, ge=1024, description="Largest request body")
-    node_id: int | None = Field(
-        None,
-        ge=0,
-        le=1023,
-        description="Node part of Snowflake keys, unique per process; derived from host and PID when unset",
-        examples=[7],
+    cors_origins: Origins = Field(
+        (),
+        description="Origins whose pages may call the API from a browser; empty allows none, * every one "
+        "(refused in production)",
+        examples=["https://app.example.com,http://localhost:5173"],
+    )
+    compression_min_bytes: int = Field(
+        1024, ge=0, description="Answers of text from this size on are gzipped; 0 compresses none"
+    )
+    trusted_proxies: Networks = Field(
+        (),
+        description="Addresses or networks of the proxies in front, whose APP_FORWARDED_HEADER is believed; "
+        "empty believes nobody's",
+        examples=["10.0.5.0/24,127.0.0.1"],
+    )
+    forwarded_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        "x-forwarded-for", description="The one header in which those proxies name the client"
+    )
+    operations_networks: Networks = Field(
+        parse_networks(_PRIVATE),
+        description="Who sees /metrics and the details of /health, when asking directly and through no proxy",
+        examples=[_PRIVATE],
     )
 
 
@@ -74,7 +95,7 @@ class WorkerSettings(Group):
     port: Port = Field(8001, description="Port of the worker's health and metrics")
 
 
-def _check_url(value: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
+def check_url(value: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
     """Refuse what no driver could use. The value may hold a password, so the message never repeats it."""
     try:
         parts = urlsplit(value.get_secret_value())
@@ -107,16 +128,36 @@ class DatabaseSettings(Group):
         5000, ge=1, le=3_600_000, description="Longest statement (milliseconds), then 503"
     )
     connect_timeout_seconds: Seconds = Field(5.0, description="Longest wait for a new connection")
+    tls_mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = Field(
+        "prefer", description="TLS towards the server, as libpq's sslmode; verify-full proves who answers"
+    )
+    tls_ca: Path | None = Field(
+        None,
+        description="File of certificates that DATABASE_TLS_MODE=verify-* trusts; the system's when unset",
+        examples=["/etc/yardstick/postgres-ca.pem"],
+    )
+
+    @field_validator("tls_ca")
+    @classmethod
+    def _tls_ca(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.create_default_context(cafile=value)
+            except OSError as error:
+                raise ValueError(f"holds no certificate that can be read ({type(error).__name__})") from None
+        return value
 
     @field_validator("url")
     @classmethod
     def _url(cls, value: SecretStr) -> SecretStr:
-        _check_url(value, ("postgresql", "postgres"))
+        check_url(value, ("postgresql", "postgres"))
         parts = urlsplit(value.get_secret_value())
         if not parts.username:
             raise ValueError("names no user")
         if len(parts.path) < 2:
             raise ValueError("names no database")
+        if parts.query:
+            raise ValueError("must have no parameters: they are settings of their own")
         return value
 
 
@@ -130,16 +171,30 @@ class RedisSettings(Group):
         description="Redis URL with password and database number",
         examples=["redis://:change-me@127.0.0.1:6379/0"],
     )
+    key_prefix: str = Field(
+        "yardstick:",
+        description="In front of every key of the store",
+        pattern="^[A-Za-z0-9_.:-]{1,100}$",
+    )
+    min_connections: int = Field(5, ge=0, le=1000, description="Connections opened at the start")
     max_connections: int = Field(50, ge=5, le=1000, description="Largest number of connections")
     connect_timeout_seconds: Seconds = Field(10.0, description="Longest wait for a new connection")
     command_timeout_seconds: Seconds = Field(5.0, description="Longest wait for an answer")
     retries: int = Field(3, ge=0, le=20, description="Retries of a command after a connection fault")
     retry_delay_ms: int = Field(100, ge=1, le=60_000, description="Pause between retries (milliseconds)")
+    max_value_bytes: int = Field(10_485_760, ge=1024, le=512 << 20, description="Largest value")
+
+    @field_validator("max_connections")
+    @classmethod
+    def _maximum(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("min_connections", 0):
+            raise ValueError("must not be less than REDIS_MIN_CONNECTIONS")
+        return value
 
     @field_validator("url")
     @classmethod
     def _url(cls, value: SecretStr) -> SecretStr:
-        _check_url(value, ("redis", "rediss"))
+        check_url(value, ("redis", "rediss"))
         path = urlsplit(value.get_secret_value()).path.strip("/")
         if path and not path.isdecimal():
             raise ValueError("database must be a number")
@@ -171,6 +226,46 @@ class OutboxSettings(Group):
     poll_seconds: Seconds = Field(0.1, description="Pause between looks at the outbox when it was empty")
     batch: int = Field(100, ge=1, le=1000, description="Most entries per transaction of the relay")
     keep_seconds: int = Field(3600, ge=0, description="Published entries are deleted after this time")
+
+
+class LiveSettings(Group):
+    """Live streams over server-sent events and WebSocket."""
+
+    title = "Live streams"
+    model_config = SettingsConfigDict(env_prefix="LIVE_")
+
+    access: Literal["off", "header"] | None = Field(
+        None,
+        description="Who may stream. header: whoever X-User-Id names, refused outside of development and "
+        "test. off: nobody. Unset: header in development and test, off elsewhere",
+        examples=["off"],
+    )
+    stream: str = Field(
+        "yardstick:live",
+        description="Redis key of the stream of all events",
+        min_length=1,
+        max_length=200,
+    )
+    keep_events: int = Field(
+        10_000,
+        ge=10,
+        le=1_000_000,
+        description="Newest events kept, in Redis and in every API process, for clients that come back",
+    )
+    event_bytes: int = Field(16_384, ge=256, le=1_048_576, description="Largest event")
+    heartbeat_seconds: Seconds = Field(15.0, description="Longest silence on a stream")
+    retry_ms: int = Field(
+        3000,
+        ge=100,
+        le=600_000,
+        description="Wait before a client comes back (milliseconds)",
+    )
+    buffer_events: int = Field(
+        100, ge=1, le=10_000, description="Events that may wait for a client; one more and it is dropped"
+    )
+    max_clients: int = Field(5000, ge=1, le=100_000, description="Streams of one process; beyond them 503")
+    max_topics: int = Field(20, ge=1, le=1000, description="Topics of one stream")
+    message_bytes: int = Field(4096, ge=64, le=1_048_576, description="Largest message of a WebSocket client")
 
 
 class TelemetrySettings(Group):

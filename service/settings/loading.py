@@ -13,25 +13,36 @@ from dotenv import dotenv_values
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
+from service.settings.cache import CacheSettings
+from service.settings.files import FilesSettings
 from service.settings.groups import (
     AppSettings,
     DatabaseSettings,
     Environment,
     Group,
+    LiveSettings,
     OutboxSettings,
     QueueSettings,
     RedisSettings,
     TelemetrySettings,
     WorkerSettings,
 )
+from service.settings.locks import LockSettings
+from service.settings.protection import HealthSettings, RateLimitSettings
 
 GROUPS: tuple[type[Group], ...] = (
     AppSettings,
     WorkerSettings,
     DatabaseSettings,
     RedisSettings,
+    CacheSettings,
+    LockSettings,
     QueueSettings,
     OutboxSettings,
+    LiveSettings,
+    FilesSettings,
+    RateLimitSettings,
+    HealthSettings,
     TelemetrySettings,
 )
 SECRET_LENGTH = 32
@@ -60,8 +71,14 @@ class Settings:
     worker: WorkerSettings
     database: DatabaseSettings
     redis: RedisSettings
+    cache: CacheSettings
+    locks: LockSettings
     queue: QueueSettings
     outbox: OutboxSettings
+    live: LiveSettings
+    files: FilesSettings
+    rate_limit: RateLimitSettings
+    health: HealthSettings
     telemetry: TelemetrySettings
 
 
@@ -83,6 +100,8 @@ class _Reader:
             return None
         if self.environment == "production":
             self.faults += _production_faults(loaded)
+        if self.environment in ("staging", "production"):
+            self.faults += _deployed_faults(loaded)
         return loaded
 
     def refuse_unknown(self) -> None:
@@ -121,8 +140,14 @@ def load_settings(directory: Path | None = None) -> Settings:
         "worker": reader.read(WorkerSettings),
         "database": reader.read(DatabaseSettings),
         "redis": reader.read(RedisSettings),
+        "cache": reader.read(CacheSettings),
+        "locks": reader.read(LockSettings),
         "queue": reader.read(QueueSettings),
         "outbox": reader.read(OutboxSettings),
+        "live": reader.read(LiveSettings),
+        "files": reader.read(FilesSettings),
+        "rate_limit": reader.read(RateLimitSettings),
+        "health": reader.read(HealthSettings),
         "telemetry": reader.read(TelemetrySettings),
     }
     reader.refuse_unknown()
@@ -155,10 +180,22 @@ def _explain(group: type[Group], fault: ErrorDetails) -> str:
     return f"{variable}: {message}; example: {variable}={example_value(group, field)}"
 
 
+def _deployed_faults(group: Group) -> list[str]:
+    if isinstance(group, LiveSettings) and group.access == "header":
+        # Anybody could be anybody.
+        return ["LIVE_ACCESS: header is refused outside of development and test; example: LIVE_ACCESS=off"]
+    return []
+
+
 def _production_faults(group: Group) -> list[str]:
     faults = []
     if isinstance(group, AppSettings) and group.debug:
         faults.append("APP_DEBUG: is refused in production; example: APP_DEBUG=false")
+    if isinstance(group, AppSettings) and "*" in group.cors_origins:
+        example = example_value(AppSettings, "cors_origins")
+        faults.append(f"APP_CORS_ORIGINS: * is refused in production; example: APP_CORS_ORIGINS={example}")
+    if isinstance(group, FilesSettings) and group.api_enabled:
+        faults.append("FILES_API_ENABLED: is refused in production; example: FILES_API_ENABLED=false")
     for field in type(group).model_fields:
         value = getattr(group, field)
         if isinstance(value, SecretStr):
@@ -166,15 +203,17 @@ def _production_faults(group: Group) -> list[str]:
     return faults
 
 
-def _secret_faults(variable: str, url: SecretStr) -> list[str]:
-    password = unquote(urlsplit(url.get_secret_value()).password or "")
+def _secret_faults(variable: str, secret: SecretStr) -> list[str]:
+    """A URL's secret is its password; any other secret is all of it."""
+    text = secret.get_secret_value()
+    is_url = "://" in text
+    password = unquote(urlsplit(text).password or "") if is_url else text
+    what = "password is" if is_url else "is"
     how = 'example: generate one with python -c "import secrets; print(secrets.token_urlsafe(32))"'
     if not password:
-        return [f"{variable}: has no password, refused in production; {how}"]
+        return [f"{variable}: {'has no password' if is_url else 'is empty'}, refused in production; {how}"]
     if _PLACEHOLDER.search(password):
-        return [f"{variable}: password is a placeholder, refused in production; {how}"]
+        return [f"{variable}: {what} a placeholder, refused in production; {how}"]
     if len(password) < SECRET_LENGTH:
-        return [
-            f"{variable}: password is shorter than {SECRET_LENGTH} characters, refused in production; {how}"
-        ]
+        return [f"{variable}: {what} shorter than {SECRET_LENGTH} characters, refused in production; {how}"]
     return []

@@ -1,4 +1,8 @@
-"""`/health`, `/health/live`, `/health/ready` and `/metrics`. The edge keeps the last to itself."""
+"""`/health`, `/health/live`, `/health/ready` and `/metrics`.
+
+The outside sees how the process is doing and no more: without details in `/health`, and `/metrics` does not
+exist. Inside is who asks directly from `APP_OPERATIONS_NETWORKS`; what a proxy has passed on never is.
+"""
 
 from typing import Literal
 
@@ -6,9 +10,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from service.errors import UnavailableError
-from service.http.dependencies import CurrentContainer
+from service.errors import NotFoundError, UnavailableError
+from service.http.dependencies import CurrentContainer, Inside
 from service.http.envelope import Success, failures, success
+from service.http.rate_limit import unlimited
 
 router = APIRouter(tags=["health"])
 
@@ -26,11 +31,14 @@ class DependencyView(_Camel):
 
 
 class HealthView(_Camel):
-    """`degraded`: something is down that requests can do without for a while."""
+    """`degraded`: something is down that requests can do without for a while.
+
+    Version and dependencies are null for the outside.
+    """
 
     status: Literal["up", "degraded", "down", "draining"]
-    version: str
-    dependencies: dict[str, DependencyView]
+    version: str | None
+    dependencies: dict[str, DependencyView] | None
 
 
 class StateView(_Camel):
@@ -40,7 +48,8 @@ class StateView(_Camel):
 
 
 @router.get("/health")
-async def health(container: CurrentContainer) -> Success[HealthView]:
+@unlimited
+async def health(container: CurrentContainer, inside: Inside) -> Success[HealthView]:
     """Every dependency with its latency. Always 200: whether to send traffic is what `/health/ready` says."""
     readings = await container.health.readings()
     if container.health.draining:
@@ -49,6 +58,8 @@ async def health(container: CurrentContainer) -> Success[HealthView]:
         status = "down"
     else:
         status = "up" if all(reading.status == "up" for reading in readings.values()) else "degraded"
+    if not inside:
+        return success(HealthView(status=status, version=None, dependencies=None))
     dependencies = {
         name: DependencyView(status=r.status, latency_ms=r.latency_ms, error=r.error)
         for name, r in readings.items()
@@ -57,12 +68,14 @@ async def health(container: CurrentContainer) -> Success[HealthView]:
 
 
 @router.get("/health/live")
+@unlimited
 async def live() -> Success[StateView]:
     """The process runs."""
     return success(StateView(status="live"))
 
 
 @router.get("/health/ready", responses=failures(503))
+@unlimited
 async def ready(container: CurrentContainer) -> Success[StateView]:
     """The process takes requests; 503 while it drains or the database is away."""
     if not await container.health.ready():
@@ -73,7 +86,10 @@ async def ready(container: CurrentContainer) -> Success[StateView]:
 
 
 @router.get("/metrics", include_in_schema=False)
-async def metrics(request: Request, container: CurrentContainer) -> Response:
-    """Prometheus text, or OpenMetrics with exemplars if asked for."""
+@unlimited
+async def metrics(request: Request, container: CurrentContainer, inside: Inside) -> Response:
+    """Prometheus text, or OpenMetrics with exemplars if asked for. For the outside there is no such path."""
+    if not inside:
+        raise NotFoundError
     body, content_type = container.telemetry.exposition(request.headers.get("accept"))
     return Response(body, headers={"Content-Type": content_type})

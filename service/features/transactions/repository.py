@@ -1,4 +1,4 @@
-"""Reads and writes transactions. Deleted ones are not there."""
+"""Reads and writes transactions."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -24,7 +24,7 @@ class TransactionFilter:
     currency: str | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        wanted: list[ColumnElement[bool]] = [Transaction.deleted_at.is_(None)]
+        wanted: list[ColumnElement[bool]] = []
         if self.status is not None:
             wanted.append(Transaction.status == self.status)
         if self.currency is not None:
@@ -40,9 +40,7 @@ async def add(unit: UnitOfWork, transaction: Transaction) -> Transaction:
 
 async def find(unit: UnitOfWork, public_id: UUID, *, lock: bool = False) -> Transaction | None:
     """The transaction, locked against other writers until the unit ends if asked for."""
-    statement = select(Transaction).where(
-        Transaction.public_id == public_id, Transaction.deleted_at.is_(None)
-    )
+    statement = select(Transaction).where(Transaction.public_id == public_id)
     if lock:
         statement = statement.with_for_update()
     found: Transaction | None = await unit.session.scalar(statement)

@@ -33,7 +33,7 @@ def _printable(value: str) -> str:
     return value
 
 
-def _plain(value: Decimal) -> str:
+def plain_amount(value: Decimal) -> str:
     """`12.5000` -> `12.50`: at least two places, no exponent."""
     whole, _, places = f"{value:f}".partition(".")
     return f"{whole}.{places.rstrip('0'):0<2}"
@@ -49,7 +49,7 @@ AmountText = Annotated[
     ),
     AfterValidator(_positive),
 ]
-Amount = Annotated[Decimal, PlainSerializer(_plain, return_type=str)]
+Amount = Annotated[Decimal, PlainSerializer(plain_amount, return_type=str)]
 Sort = Literal["createdAt", "-createdAt", "amount", "-amount"]
 
 

@@ -1,10 +1,12 @@
-"""What a transaction tells the operator: log events, the business counter, the span of its effect."""
+"""What a transaction tells: log events, the business counter, the span of its effect, events on the bus."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from observability import Telemetry, get_logger
+from observability import Telemetry, current, get_logger
 from service.features.transactions.models import Transaction
+from service.features.transactions.schemas import plain_amount
+from service.infra.event_bus import Event, EventBus
 
 log = get_logger(__name__)
 
@@ -12,7 +14,8 @@ log = get_logger(__name__)
 class TransactionSignals:
     """One per process. Call `created` and `settled` after the commit: what was rolled back did not happen."""
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(self, telemetry: Telemetry, bus: EventBus) -> None:
+        self._bus = bus
         self._tracer = telemetry.tracer
         self._count = telemetry.metrics.counter(
             "transactions", "Transactions by the status they reached.", ("status", "currency")
@@ -39,4 +42,19 @@ class TransactionSignals:
             transactionId=str(transaction.public_id),
             amount=str(transaction.amount),
             currency=transaction.currency,
+        )
+        caller = current()
+        self._bus.publish(
+            Event(
+                event,
+                {
+                    "status": transaction.status,
+                    "version": transaction.version,
+                    "amount": plain_amount(transaction.amount),
+                    "currency": transaction.currency,
+                },
+                subject=str(transaction.public_id),
+                user=caller.user_id,
+                tenant=caller.tenant,
+            )
         )

@@ -16,10 +16,11 @@ from redis import Redis
 
 from service.db import migrate
 from service.settings import DatabaseSettings, Settings, load_settings
+from service.settings.loading import GROUPS
 from tests.integration.service.harness import Service, running
 
-PREFIXES = ("APP_", "WORKER_", "DATABASE_", "REDIS_", "QUEUE_", "OUTBOX_", "TELEMETRY_")
 logging.getLogger("httpx").setLevel(logging.WARNING)
+PREFIXES = tuple(str(group.model_config["env_prefix"]) for group in GROUPS)
 TEMPLATE = "service_template"
 
 Configure = Callable[..., Settings]
@@ -128,6 +129,7 @@ def configure(
         OUTBOX_POLL_SECONDS=0.02,
         QUEUE_POLL_SECONDS=0.02,
         QUEUE_SAMPLE_SECONDS=0.1,
+        RATE_LIMIT_DEFAULT="1000000/hour",
         TELEMETRY_OTLP_ENDPOINT="",
         TELEMETRY_LOG_SINK="file",
         TELEMETRY_LOG_FILE=tmp_path / "log.jsonl",

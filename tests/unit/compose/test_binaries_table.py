@@ -51,6 +51,7 @@ def test_a_module_is_pinned_whole(module: str) -> None:
     [
         ("loki", "github.com/grafana/loki/v3 v{version}"),
         ("alertmanager", "github.com/prometheus/alertmanager v{version}"),
+        ("versitygw", "github.com/versity/versitygw v{version}"),
         ("otelcol", "go.opentelemetry.io/collector/service v{version}"),
     ],
 )

@@ -12,7 +12,7 @@ from compose.graph import by_name
 from compose.model import Component, Http
 from compose.paths import CONFIG, ROOT, Paths
 
-SECRETS = {f"{name}_password": f"secret-{name}" for name in ("postgres", "redis", "grafana")}
+SECRETS = {f"{name}_password": f"secret-{name}" for name in ("postgres", "redis", "files", "grafana")}
 # Settings that a user may give in the environment; the table leaves them alone.
 OPTIONAL = {"HOST_NAME", "TRACES_KEPT_PERCENT", "OTELCOL_LOG_LEVEL"}
 

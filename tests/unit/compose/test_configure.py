@@ -20,7 +20,7 @@ PYTHON = Resolved(Path("/usr/bin/python3"), "3.11", "PATH")
 @pytest.fixture
 def setting(tmp_path: Path) -> Setting:
     ports = {component.name: dict(component.ports) for component in COMPONENTS}
-    secrets = {f"{name}_password": f"secret-{name}" for name in ("postgres", "redis", "grafana")}
+    secrets = {f"{name}_password": f"secret-{name}" for name in ("postgres", "redis", "files", "grafana")}
     paths = Paths.of(tmp_path / "state")
     paths.make()
     return Setting(paths, ports, secrets, frozenset(by_name(COMPONENTS)))

@@ -344,6 +344,47 @@ async def test_a_stream_is_recorded_at_its_last_chunk(harness: Harness, call: Ca
     assert counted(harness, "GET", "/stream", 200) == 1
 
 
+async def test_an_event_stream_is_recorded_at_its_first_bytes(harness: Harness, call: Call) -> None:
+    held: list[tuple[int, float | None, float | None]] = []
+
+    def reading() -> None:
+        labels = {
+            "http_request_method": "GET",
+            "http_route": "/{unmatched}",
+            "http_response_status_code": "200",
+        }
+        observed = harness.sample("http_server_request_duration_seconds_count", **labels)
+        held.append((len(harness.spans()), observed, harness.sample("http_server_active_requests")))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        reading()
+        for part in (b"data: 1\n\n", b"data: 2\n\n"):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            reading()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    answer = await call(TelemetryMiddleware(app, harness.telemetry), "/stream")
+    assert answer.body == b"data: 1\n\ndata: 2\n\n"
+    assert held == [(0, None, 1), (1, 1, 0), (1, 1, 0)]
+    reading()
+    assert held[-1] == (1, 1, 0)
+    assert len(harness.lines("http.request")) == 1
+
+
+async def test_an_event_stream_that_breaks_is_in_the_log(harness: Harness, call: Call) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        raise BoomError("half way")
+
+    await call(TelemetryMiddleware(app, harness.telemetry), "/stream")
+    assert counted(harness, "GET", "/{unmatched}", 200) == 1
+    assert harness.line("http.stream_failed")["exception"][0]["value"] == "half way"
+
+
 async def test_a_broken_stream_keeps_the_status_sent_and_marks_the_span(harness: Harness, call: Call) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -1,0 +1,1 @@
+"""Upload, download, delete, signed links."""

@@ -1,0 +1,1 @@
+"""Events to clients as they happen: server-sent events and WebSocket, from all instances to all."""

@@ -1,0 +1,1 @@
+"""Files: one interface, local disk and S3."""
