@@ -149,7 +149,7 @@ async def test_started_before_its_dependencies(own: Stack, settings: Settings, l
 
         waiting = (await eventually(told))["waitingFor"]
         assert isinstance(waiting, dict)
-        assert waiting.keys() == {"database", "queue"}
+        assert waiting.keys() == {"database", "cache", "queue"}
         await asyncio.to_thread(own.start, "postgres")
         await asyncio.to_thread(own.start, "redis")
         await ready(service, 200)

@@ -1,8 +1,10 @@
 """Where settings come from, which are refused, and that none is undocumented."""
 
 import os
+import re
 from pathlib import Path
 
+import certifi
 import pytest
 from pydantic import ValidationError
 
@@ -143,6 +145,7 @@ def test_production_takes_real_secrets_only(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://u:{password}@h/d")
     monkeypatch.setenv("REDIS_URL", f"redis://:{LONG}@h/0")
+    monkeypatch.setenv("FILES_SIGNING_KEY", LONG)
     assert load_settings(folder).app.env == "development"
     monkeypatch.setenv("APP_ENV", "production")
     if fault is None:
@@ -157,6 +160,7 @@ def test_production_takes_real_secrets_only(
 def test_production_has_no_debug(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, scheme in (("DATABASE_URL", "postgresql://u"), ("REDIS_URL", "redis://")):
         monkeypatch.setenv(name, f"{scheme}:{LONG}@h/0")
+    monkeypatch.setenv("FILES_SIGNING_KEY", LONG)
     monkeypatch.setenv("APP_ENV", "production")
     monkeypatch.setenv("APP_DEBUG", "true")
     assert faults(folder) == ["APP_DEBUG: is refused in production; example: APP_DEBUG=false"]
@@ -182,5 +186,9 @@ def test_the_example_file_is_complete_and_starts(tmp_path: Path) -> None:
     for group in GROUPS:
         for field in group.model_fields:
             assert f"{group.variable(field)}=" in uncommented
-    (tmp_path / ".env").write_text(uncommented)
+    # The one example that must exist to be taken.
+    certificates = certifi.where()
+    (tmp_path / ".env").write_text(
+        re.sub("(?m)^DATABASE_TLS_CA=.*$", f"DATABASE_TLS_CA={certificates}", uncommented)
+    )
     load_settings(tmp_path)
