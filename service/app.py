@@ -32,6 +32,7 @@ _TAGS = [
     {"name": "transactions", "description": "Payments, settled in the background"},
     {"name": "files", "description": "Uploads, downloads and signed links"},
     {"name": "live", "description": "Events as they happen, over server-sent events and WebSocket"},
+    {"name": "cache", "description": "What the cache has saved"},
     {"name": "health", "description": "How the process and what it depends on are doing"},
 ]
 

@@ -23,7 +23,9 @@ from service.db.session import Database
 from service.errors import StartError
 from service.features.health.monitor import HealthMonitor, disk
 from service.features.live.access import LIVE_EVENTS, Authorizer, authorizer
+from service.features.transactions.cache import TransactionViews
 from service.features.transactions.telemetry import TransactionSignals
+from service.infra.cache import Cache
 from service.infra.event_bus import EventBus
 from service.infra.live.hub import LiveHub
 from service.infra.live.redis import RedisPublisher, RedisReader
@@ -64,6 +66,7 @@ class Container:
     redis: RedisClient
     store: RedisStore
     locks: Locks
+    cache: Cache
     queue: JobQueue
     jobs: JobTelemetry
     outbox: Outbox
@@ -75,6 +78,7 @@ class Container:
     live: LiveHub
     live_access: Authorizer
     transactions: TransactionSignals
+    transaction_views: TransactionViews
 
 
 @asynccontextmanager
@@ -105,6 +109,8 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
         store = RedisStore(redis, settings.redis, telemetry)
         store.start()
         stack.push_async_callback(store.close)
+        cache = Cache(store, settings.cache, telemetry)
+        stack.push_async_callback(cache.close)
         queue = _queue(settings.queue, redis, telemetry)
         jobs = JobTelemetry(telemetry, system=queue.system, queue=queue.name)
         file_urls = UrlSigner(
@@ -132,6 +138,8 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
         if live_access.enabled:
             await stack.enter_async_context(_live(settings, telemetry, bus, live, name=name, role=role))
         stack.push_async_callback(bus.close)
+        transaction_views = TransactionViews(cache, database, bus)
+        cache.start()
         log.info("process.opened", role=role, version=__version__, pid=os.getpid())
         stack.callback(log.info, "process.closing")
         yield Container(
@@ -143,6 +151,7 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
             redis=redis,
             store=store,
             locks=Locks(store, settings.locks, telemetry),
+            cache=cache,
             queue=queue,
             jobs=jobs,
             outbox=Outbox(jobs, source=name),
@@ -154,6 +163,7 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
             live=live,
             live_access=live_access,
             transactions=TransactionSignals(telemetry, bus),
+            transaction_views=transaction_views,
         )
 
 

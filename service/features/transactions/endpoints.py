@@ -6,6 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
+from service.errors import NotFoundError
 from service.features.transactions import operations, repository
 from service.features.transactions.models import TransactionStatus
 from service.features.transactions.repository import TransactionFilter
@@ -34,9 +35,12 @@ async def create(
 
 
 @router.get("/{transaction_id}", responses=failures(404, 422, 503))
-async def get(transaction_id: UUID, unit: CurrentUnit) -> Success[TransactionView]:
+async def get(transaction_id: UUID, container: CurrentContainer) -> Success[TransactionView]:
     """One transaction."""
-    return success(TransactionView.model_validate(await operations.get(unit, transaction_id)))
+    found = await container.transaction_views.get(transaction_id)
+    if found is None:
+        raise NotFoundError("There is no such transaction")
+    return success(found)
 
 
 @router.get("", responses=failures(422, 503))

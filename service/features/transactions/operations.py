@@ -32,14 +32,6 @@ async def create(
     return transaction
 
 
-async def get(unit: UnitOfWork, public_id: UUID) -> Transaction:
-    """Raises NotFoundError."""
-    transaction = await repository.find(unit, public_id)
-    if transaction is None:
-        raise NotFoundError("There is no such transaction")
-    return transaction
-
-
 async def settle(unit: UnitOfWork, signals: TransactionSignals, public_id: UUID) -> Transaction:
     """Settle a pending transaction. Raises NotFoundError; ConflictError when its state forbids it."""
     with signals.settling(str(public_id)):

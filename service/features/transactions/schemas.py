@@ -39,13 +39,19 @@ def plain_amount(value: Decimal) -> str:
     return f"{whole}.{places.rstrip('0'):0<2}"
 
 
-Currency = Annotated[str, Field(pattern="^[A-Z]{3}$", examples=["EUR"]), AfterValidator(_known_currency)]
+# The schema says as much as the validation does, in words that JSON Schema has and the validator has not.
+Currency = Annotated[
+    str,
+    Field(pattern="^[A-Z]{3}$", examples=["EUR"], json_schema_extra={"enum": sorted(CURRENCIES)}),
+    AfterValidator(_known_currency),
+]
 AmountText = Annotated[
     str,
     Field(
         pattern=r"^[0-9]{1,16}(\.[0-9]{1,4})?$",
         description="Decimal number as text, greater than 0, up to 16 digits before the point and 4 after it",
         examples=["12.50"],
+        json_schema_extra={"pattern": r"^(?=.*[1-9])[0-9]{1,16}(\.[0-9]{1,4})?$"},
     ),
     AfterValidator(_positive),
 ]
@@ -64,7 +70,15 @@ class TransactionCreate(_Camel):
 
     amount: AmountText
     currency: Currency
-    reference: Annotated[str, Field(min_length=1, max_length=140), AfterValidator(_printable)]
+    reference: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=140,
+            json_schema_extra={"pattern": r"^[^\u0000-\u001f\u007f]*$"},
+        ),
+        AfterValidator(_printable),
+    ]
 
 
 class TransactionView(_Camel):

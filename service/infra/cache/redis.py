@@ -15,9 +15,6 @@ from service.infra.cache.interface import Change, Found, Keep, Kept, Look, Momen
 from service.infra.cache.names import Names
 from service.infra.redis import RedisStore, glob_escape
 
-HORIZON_SECONDS = 600.0
-"""How long a change is remembered against values read before it. No load may take longer."""
-
 CLOCK = "cache:clock"
 _COUNTS = "cache:counts"
 _BATCH = 100
@@ -66,9 +63,8 @@ class RedisCacheStore:
         return int(await self._redis.run(scripts.MARK, [CLOCK]))
 
     async def change(self, moment: Moment, names: Names, token: str) -> Change:
-        horizon = round(HORIZON_SECONDS * 1000)
         keys = [part for key in names.keys for part in key]
-        header: tuple[str | int, ...] = (moment, token, self._hold_ms, horizon, len(names.keys))
+        header: tuple[str | int, ...] = (moment, token, self._hold_ms, len(names.keys))
         sole, mark = await self._redis.run(scripts.CHANGE, [CLOCK], (*header, *keys, *names.tags))
         return Change(bool(sole), int(mark))
 

@@ -4,7 +4,7 @@ Keys, below the root that `KEYS[1]`, the clock, tells:
 
     e:{domain}:{key}   entry, a hash: v value, t its tags with their versions, m mark, f fresh until (us)
     l:{domain}:{key}   lease: the token of who is loading
-    g:{domain}:{key}   mark of the last change, kept for longer than any load takes
+    g:{domain}:{key}   mark of the last change, for the time of the horizon
     t:{tag}            version of a tag: "<made>.<mark of its last change>"
     h:e:{domain}:{key}, h:t:{tag}   holds: tokens of who is writing, and "+" once there were two at a time
     w:{domain}, d:{domain}          write-behind: a hash of pending values, and when each is due
@@ -19,7 +19,11 @@ that is more.
 
 from service.infra.redis import Script
 
+HORIZON_SECONDS = 60.0
+"""How long a change is remembered. What was read longer ago is not stored, as it may have changed."""
+
 _COMMON = """
+local horizon = @horizon
 local root = string.sub(KEYS[1], 1, -6)
 local function number(text) return tonumber(text or 0) or 0 end
 local function now()
@@ -31,7 +35,7 @@ local function tick()
   redis.call('SET', KEYS[1], mark)
   return mark
 end
-"""
+""".replace("@horizon", f"{HORIZON_SECONDS * 1000:.0f}")
 
 MARK = Script(_COMMON + "return tick()", repeatable=True)
 
@@ -94,6 +98,7 @@ local function keep(at, tags)
   if token ~= '' and redis.call('GET', lease) == token then redis.call('DEL', lease) end
   if redis.call('EXISTS', root .. 'h:e:' .. id) == 1 then return 'held' end
   if redis.call('HEXISTS', root .. 'w:' .. domain, key) == 1 then return 'held' end
+  if now() - tonumber(mark) > horizon * 1000 then return 'changed' end
   if number(redis.call('GET', root .. 'g:' .. id)) > tonumber(mark) then return 'changed' end
   local versions = {}
   for i, tag in ipairs(tags) do
@@ -154,15 +159,14 @@ return {string.match(info, 'used_memory:(%d+)'), string.match(info, 'maxmemory:(
     repeatable=True,
 )
 
-# moment, token, hold ms, horizon ms, number of keys, domain and key of each..., tags... -> sole, mark
+# moment, token, hold ms, number of keys, domain and key of each..., tags... -> sole, mark
 #
 # What deletes comes first: a server that is out of memory lets a script that has deleted something write on.
 CHANGE = Script(
     _COMMON
     + """
-local moment, token, hold_ms, horizon, keys = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
-local first_tag = 6 + 2 * keys
-for i = 6, first_tag - 1, 2 do
+local moment, token, hold_ms, first_tag = ARGV[1], ARGV[2], ARGV[3], 5 + 2 * tonumber(ARGV[4])
+for i = 5, first_tag - 1, 2 do
   local id = ARGV[i] .. ':' .. ARGV[i + 1]
   redis.call('DEL', root .. 'e:' .. id, root .. 'l:' .. id)
 end
@@ -180,7 +184,7 @@ local function hold(name)
     if redis.call('SCARD', holders) == overlapped then redis.call('DEL', holders) end
   end
 end
-for i = 6, first_tag - 1, 2 do
+for i = 5, first_tag - 1, 2 do
   local id = ARGV[i] .. ':' .. ARGV[i + 1]
   redis.call('SET', root .. 'g:' .. id, mark, 'PX', horizon)
   hold('e:' .. id)
@@ -194,7 +198,7 @@ return {sole, mark}
     repeatable=True,
 )
 
-# domain, key, value, most, horizon ms -> the write's version, 0 if too many wait
+# domain, key, value, most -> the write's version, 0 if too many wait
 PUT = Script(
     _COMMON
     + """
@@ -206,7 +210,7 @@ local mark = tick()
 redis.call('HSET', pending, key, mark .. ':' .. ARGV[3])
 redis.call('ZADD', root .. 'd:' .. domain, 'NX', string.format('%.0f', now() / 1000), key)
 redis.call('DEL', root .. 'e:' .. id, root .. 'l:' .. id)
-redis.call('SET', root .. 'g:' .. id, mark, 'PX', ARGV[5])
+redis.call('SET', root .. 'g:' .. id, mark, 'PX', horizon)
 return mark
 """,
     repeatable=True,
@@ -233,7 +237,7 @@ return claimed
 """
 )
 
-# domain, key, version, horizon ms -> 1 if nothing waits for this key any more
+# domain, key, version -> 1 if nothing waits for this key any more
 DONE = Script(
     _COMMON
     + """
@@ -248,7 +252,7 @@ end
 redis.call('HDEL', pending, key)
 redis.call('ZREM', due, key)
 redis.call('DEL', root .. 'e:' .. id, root .. 'l:' .. id)
-redis.call('SET', root .. 'g:' .. id, tick(), 'PX', ARGV[4])
+redis.call('SET', root .. 'g:' .. id, tick(), 'PX', horizon)
 return 1
 """,
     repeatable=True,

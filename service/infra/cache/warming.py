@@ -62,8 +62,9 @@ class Warmer:
             stored = await warm_up.many.set(await warm_up.load(), mark, tags=warm_up.tags)
         except TimeoutError:
             raise
-        except Exception:
-            log.exception("cache.warming_failed", warming=warm_up.name)
+        except Exception as error:  # noqa: BLE001 - a load that fails is no reason not to warm the others
+            reason = f"{type(error).__name__}: {error}"
+            log.warning("cache.warming_failed", warming=warm_up.name, reason=reason)
             return False
         self._parts.signals.warmed.labels(warm_up.domain.name).inc(stored)
         log.debug("cache.warmed", warming=warm_up.name, entries=stored)

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 from service.infra.cache import scripts
-from service.infra.cache.redis import CLOCK, HORIZON_SECONDS
+from service.infra.cache.redis import CLOCK
 from service.infra.redis import RedisStore
-
-_HORIZON_MS = round(HORIZON_SECONDS * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,7 @@ class RedisWriteLog:
 
     async def put(self, key: str, value: bytes) -> int | None:
         """Its version; None if `most` keys wait already."""
-        arguments = (self._domain, key, value, self._most, _HORIZON_MS)
+        arguments = (self._domain, key, value, self._most)
         return int(await self._redis.run(scripts.PUT, [CLOCK], arguments)) or None
 
     async def claim(self, most: int, lease: float) -> list[Pending]:
@@ -41,7 +39,7 @@ class RedisWriteLog:
 
     async def done(self, write: Pending) -> bool:
         """The source has it. False if a newer write of the key waits."""
-        arguments = (self._domain, write.key, write.version, _HORIZON_MS)
+        arguments = (self._domain, write.key, write.version)
         return bool(await self._redis.run(scripts.DONE, [CLOCK], arguments))
 
     async def later(self, write: Pending, pause: float) -> None:

@@ -66,6 +66,9 @@ class RedisStore(Commands):
 
     async def _do(self, command: Command[T]) -> T:
         (reply,) = await self._transport.send([command], name=command.name)
+        return self._result(command, reply)
+
+    def _result(self, command: Command[T], reply: Any) -> T:
         if isinstance(reply, RedisFault):
             self._transport.metrics.fault(reply.kind)
             raise reply
@@ -85,13 +88,12 @@ class RedisStore(Commands):
         Raises RedisFault: see `Commands`. A script that is not repeatable is sent at most once.
         """
         rest = (len(keys), *(self.keys.full(key) for key in keys), *arguments)
-        try:
-            return await self._do(Command(("EVALSHA", script.sha, *rest), _same, script.repeatable))
-        except RedisCommandFault as fault:
-            if not fault.unknown_script:
-                raise
-        # The server has been started since, and has not run it.
-        return await self._do(Command(("EVAL", script.source, *rest), _same, script.repeatable))
+        command = Command(("EVALSHA", script.sha, *rest), _same, script.repeatable)
+        (reply,) = await self._transport.send([command], name=command.name)
+        if isinstance(reply, RedisCommandFault) and reply.unknown_script:
+            # New to this server, or the server is: it has run nothing.
+            return await self._do(Command(("EVAL", script.source, *rest), _same, script.repeatable))
+        return self._result(command, reply)
 
     async def scan(self, pattern: str = "*") -> AsyncIterator[str]:
         """The keys that match, without the prefix, in no order. One may come twice, one made meanwhile not.

@@ -1,17 +1,11 @@
 """SIGTERM under load: what clients behind a load balancer see, what becomes of jobs, what closes when."""
 
 import asyncio
-import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
-import orjson
 import pytest
 
 from observability import EventLoopMonitor, Telemetry
@@ -20,48 +14,10 @@ from service.db.session import Database
 from service.infra.event_bus import EventBus
 from service.settings import Settings
 from tests.integration.service.harness import BODY, eventually
+from tests.integration.service.launched import Process
 
 Configure = Callable[..., Settings]
-Start = Callable[[str], "Process"]
-REPOSITORY = Path(__file__).parents[3]
-
-
-class Process:
-    """A process of the service, its port and its log."""
-
-    def __init__(self, module: str, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = folder / f"{module}-{port}.log"
-        name = "APP_PORT" if module == "service.app" else "WORKER_PORT"
-        with self.log.open("wb") as output:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", module],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env=os.environ | {name: str(port), "PYTHONPATH": str(REPOSITORY)},
-            )
-
-    async def up(self) -> None:
-        async with httpx.AsyncClient() as http:
-
-            async def ready() -> bool:
-                assert self.popen.poll() is None, self.log.read_text()
-                with suppress(httpx.TransportError):
-                    return (await http.get(f"{self.url}/health/ready")).status_code == 200
-                return False
-
-            await eventually(ready, every=0.05)
-
-    async def ended(self, within: float = 20) -> int:
-        return await asyncio.to_thread(self.popen.wait, within)
-
-    def events(self) -> list[str]:
-        lines = self.log.read_bytes().splitlines()
-        return [orjson.loads(line)["event"] for line in lines if line.startswith(b"{")]
+Start = Callable[[str], Process]
 
 
 @pytest.fixture
@@ -82,9 +38,7 @@ def start(configure: Configure, tmp_path: Path) -> Iterator[Start]:
 
     yield launch
     for process in started:
-        if process.popen.poll() is None:
-            process.popen.kill()
-            process.popen.wait()
+        process.end()
 
 
 class Balancer:

@@ -21,7 +21,7 @@ class Process:
     cache: Cache
     redis: RedisStore
     telemetry: Telemetry
-    raw: RawRedis
+    raw: Any
 
     def metric(self, name: str, **labels: str) -> float:
         return self.telemetry.registry.get_sample_value(f"yardstick_cache_{name}", labels) or 0.0

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import orjson
 import pytest
@@ -183,7 +184,8 @@ async def test_keys_of_every_kind_are_different_entries(one: Process) -> None:
     for key in keys:
         assert await region.get(key, Loads("?")) == key.encode("utf-8", "surrogatepass").hex()
     assert len(await one.names("e:users")) == len(keys)
-    for wrong in ("", 7, None):
+    wrongs: list[Any] = ["", 7, None]
+    for wrong in wrongs:
         with pytest.raises(CacheKeyError):
             await region.get(wrong, Loads())
 

@@ -1,0 +1,1 @@
+"""What the operator may ask the cache over HTTP."""

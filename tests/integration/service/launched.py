@@ -1,0 +1,60 @@
+"""A real process of the service, started and watched by a test."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import orjson
+
+from tests.integration.service.harness import eventually
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+class Process:
+    """A process of the service, its port and its log."""
+
+    def __init__(self, module: str, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = folder / f"{module}-{port}.log"
+        name = "APP_PORT" if module == "service.app" else "WORKER_PORT"
+        with self.log.open("wb") as output:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", module],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env=os.environ | {name: str(port), "PYTHONPATH": str(REPOSITORY)},
+            )
+
+    async def up(self) -> None:
+        async with httpx.AsyncClient() as http:
+
+            async def ready() -> bool:
+                assert self.popen.poll() is None, self.log.read_text()
+                with suppress(httpx.TransportError):
+                    return (await http.get(f"{self.url}/health/ready")).status_code == 200
+                return False
+
+            await eventually(ready, every=0.05)
+
+    async def ended(self, within: float = 20) -> int:
+        return await asyncio.to_thread(self.popen.wait, within)
+
+    def events(self) -> list[str]:
+        lines = self.log.read_bytes().splitlines()
+        return [orjson.loads(line)["event"] for line in lines if line.startswith(b"{")]
+
+    def end(self) -> None:
+        """Kill it if it still runs."""
+        if self.popen.poll() is None:
+            self.popen.kill()
+            self.popen.wait()
