@@ -288,7 +288,7 @@ async def test_openapi_states_the_contract(service: Service) -> None:
     assert {URL, f"{URL}/{{transaction_id}}", "/health", "/health/live", "/health/ready"} <= routes.keys()
     create = routes[URL]["post"]
     assert create["tags"] == ["transactions"]
-    assert create["responses"].keys() == {"201", "413", "422", "503"}
+    assert {"201", "413", "422", "429", "503"} <= create["responses"].keys()
     reference = create["responses"]["422"]["content"]["application/json"]["schema"]["$ref"]
     assert reference == "#/components/schemas/Failure"
     failure = schema["components"]["schemas"]["Failure"]
