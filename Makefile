@@ -72,7 +72,7 @@ check: install ## format, lint, types, import direction, generated files, rules,
 	@$(VENV)/bin/ruff format --check --quiet $(SOURCES) || { echo "Run: make format"; exit 1; }
 	@$(VENV)/bin/ruff check --quiet $(SOURCES)
 	@$(VENV)/bin/mypy --no-error-summary
-	@$(VENV)/bin/lint-imports --no-timing | tail -4
+	@$(VENV)/bin/lint-imports  | tail -4
 	@$(PY) -m service.settings --example | diff -u .env.example - || { echo "Run: $(PY) -m service.settings --example > .env.example"; exit 1; }
 	@$(PY) -m dashboards.build --check
 	@$(PY) -m alerts.verify

@@ -8,7 +8,7 @@ import re
 
 from alerts.slo import Slo
 
-_WORD = re.compile(
+_ASIDE = re.compile(
     r'"(?:[^"\\]|\\.)*"|\{[^}]*\}|\[[^\]]*\]|\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)'
 )
 _METRIC = re.compile(r"(?<![\w:.$])([a-zA-Z_:][a-zA-Z0-9_:]*)\b(?!\s*\()")
@@ -60,5 +60,5 @@ def budget_left(slo: Slo, window: str) -> str:
 
 def metric_names(expr: str) -> set[str]:
     """The metrics that a PromQL expression reads."""
-    bare = _WORD.sub(" ", expr)
+    bare = _ASIDE.sub(" ", expr)
     return {name for name in _METRIC.findall(bare) if name.lower() not in _KEYWORDS}

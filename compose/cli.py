@@ -88,7 +88,8 @@ def up(
         failed += [name for name in missing if by_name(COMPONENTS)[name].required]
         view.urls(COMPONENTS, stack.endpoints(), console)
         if missing:
-            console.print(f"Without {', '.join(sorted(missing))}; the rest runs.", style="yellow")
+            absent = ", ".join(sorted(missing))
+            console.print(f"Without {absent}; the rest runs. `make programs` tries again.", style="yellow")
         if failed:
             errors.print(
                 f"Not ready: {', '.join(failed)}. `make status` and `make logs` tell more.", style="red"

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -213,11 +214,13 @@ class Stack:
         for component in self.selected:
             name = component.name
             self.report(Event(name, Phase.LOOKING))
+            # A second `up` must be quick: what could not be fetched is not fetched again before a `down`.
+            tried = state.programs.get(name, Known()).reasons if state.wanted else []
             try:
-                found = resolve(component.program, self._remark)
+                found = resolve(component.program, partial(self._looking, name), fetch=not tried)
             except MissingProgramError as error:
-                state.programs[name] = Known(reasons=list(error.reasons))
-                outcomes[name] = (Phase.MISSING, "; ".join(error.reasons))
+                state.programs[name] = Known(reasons=tried or list(error.reasons))
+                outcomes[name] = (Phase.MISSING, "; ".join(state.programs[name].reasons))
                 self.report(Event(name, *outcomes[name]))
             else:
                 state.programs[name] = Known(str(found.path), found.version, found.source)
@@ -244,6 +247,9 @@ class Stack:
         if state.trouble:
             self._remark(state.trouble)
         return state
+
+    def _looking(self, name: str, text: str) -> None:
+        self.report(Event(name, Phase.LOOKING, text))
 
     def _remark(self, text: str) -> None:
         self.report(Event(None, None, text))

@@ -63,7 +63,7 @@ def prepare(plan: Plan, paths: Paths, password: str, cancel: threading.Event) ->
 def _drop_stale_lock(file: Path) -> None:
     """Remove the lock file of a server that was killed.
 
-    PostgreSQL asks only whether there is a process with that pid, and so takes a zombie that nobody reaped, or
+    PostgreSQL asks only whether there is a process with that pid, so it takes a zombie that nobody reaped, or
     a stranger that got the pid after a restart of the machine, for a running server.
     """
     try:

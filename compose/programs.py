@@ -25,14 +25,14 @@ class Resolved:
     source: str
 
 
-def resolve(program: str, report: Callable[[str], None]) -> Resolved:
-    """Find the program, fetching or building it when it is not there yet.
+def resolve(program: str, report: Callable[[str], None], *, fetch: bool = True) -> Resolved:
+    """Find the program, and with `fetch` download or build it when it is not there yet.
 
     Raises:
         MissingProgramError: if it cannot be had, with the reasons.
     """
     own = {"python": _python, "postgres": _postgres, "redis": _redis}.get(program)
-    return own() if own else _binary(program, report)
+    return own() if own else _binary(program, report, fetch)
 
 
 def _python() -> Resolved:
@@ -91,12 +91,12 @@ def redis_version(path: Path) -> tuple[int, ...]:
     return tuple(int(part) for part in found.groups())
 
 
-def _binary(program: str, report: Callable[[str], None]) -> Resolved:
+def _binary(program: str, report: Callable[[str], None], fetch: bool) -> Resolved:
     # Imported here: the runner works with the wheels alone.
     from compose import binaries  # noqa: PLC0415
 
     try:
-        found = binaries.obtain(program, report=report)
+        found = binaries.obtain(program, report=report) if fetch else binaries.locate(program)
     except binaries.ProgramUnavailable as error:
         raise MissingProgramError(program, error.reasons) from error
     return Resolved(found.path, found.version, found.source)

@@ -54,22 +54,28 @@ class _Run:
     def bring(self, component: Component, needs: list[Future[Outcome]]) -> Outcome:
         name = component.name
         for need, task in zip(component.needs, needs, strict=True):
-            if task.result()[0] not in GOOD:
+            if task.result()[0] not in GOOD and not self.cancel.is_set():
                 return self._say(name, Phase.SKIPPED, f"it needs {need}, which is not there")
         plan = self.plans.get(name)
         if plan is None:
             return Phase.MISSING, "; ".join(self.state.programs[name].reasons)
         if self.cancel.is_set():
-            return Phase.SKIPPED, "interrupted"
+            return self._say(name, Phase.SKIPPED, "interrupted")
         if self._is_current(plan):
             return self._say(name, Phase.DONE if component.one_shot else Phase.KEPT)
-        halt.stop(component, self.state, self.report)
+        return self._start(plan)
+
+    def _start(self, plan: Plan) -> Outcome:
+        name = plan.component.name
+        halt.stop(plan.component, self.state, self.report)
         self.started.add(name)
         try:
             launch(plan, self.setting, self.state, self.report, self.cancel)
         except (StackError, OSError) as error:
+            if self.cancel.is_set():
+                return self._say(name, Phase.SKIPPED, "interrupted")
             return self._say(name, Phase.FAILED, str(error))
-        return self._say(name, Phase.DONE if component.one_shot else Phase.READY)
+        return self._say(name, Phase.DONE if plan.component.one_shot else Phase.READY)
 
     def _is_current(self, plan: Plan) -> bool:
         component = plan.component

@@ -61,7 +61,7 @@ def verify(console: Console) -> bool:
         write_targets(setting, COMPONENTS, paths.config("prometheus") / "targets")
         for check in CHECKS:
             good = _run(check, setting, console) and good
-    console.print(f"  not checked  {UNCHECKED}")
+    console.print(f"  not checked  {UNCHECKED}", soft_wrap=True)
     return good
 
 

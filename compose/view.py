@@ -1,5 +1,6 @@
 """Progress and tables on the terminal: live where there is one, plain lines where there is none."""
 
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -37,6 +38,7 @@ class Progress:
         self.console = console
         self.begun = time.monotonic()
         self.last: dict[str, tuple[Phase, str, float]] = {}
+        self.steps: dict[str, tuple[str, float]] = {}
         self.live = (
             Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
         )
@@ -61,16 +63,26 @@ class Progress:
                 return
             seconds = time.monotonic() - self.begun
             self.last[event.component] = (event.phase, event.text, seconds)
+            if self.live is None and event.phase is Phase.LOOKING and event.text:
+                self._say_seldom(event.component, event.text, seconds)
             if event.phase in FINAL:
                 self.console.print(_line(event.component, event.phase, event.text, seconds), soft_wrap=True)
             if self.live:
                 self.live.update(self._table())
 
+    def _say_seldom(self, name: str, text: str, seconds: float) -> None:
+        """Print a step of fetching or building; one that only counts on, every half minute."""
+        step = re.sub(r"[\d.]+", "#", text)
+        before, at = self.steps.get(name, ("", 0.0))
+        if step != before or seconds - at >= 30:
+            self.steps[name] = (step, seconds)
+            self.console.print(Text(f"{seconds:6.1f} s  {name:<13}{text}", style="dim"), soft_wrap=True)
+
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
-        for name, (phase, _, _) in self.last.items():
+        for name, (phase, text, _) in self.last.items():
             if phase not in FINAL:
-                table.add_row(Spinner("dots"), name, Text(phase.value, style="dim"))
+                table.add_row(Spinner("dots"), name, Text(text or phase.value, style="dim"))
         return table
 
 

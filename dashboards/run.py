@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from rich.console import Console
-from rich.table import Table
 
 from dashboards.kit import LOKI, PROMETHEUS, TEMPO
 from dashboards.queries import PanelQuery, read_queries
@@ -109,15 +107,11 @@ def main(argv: list[str] | None = None) -> int:
     for name in (PROMETHEUS, LOKI, TEMPO):
         parser.add_argument(f"--{name}", required=True, metavar="URL")
     results = run_queries(vars(parser.parse_args(argv)))
-    table = Table("Dashboard", "Panel", "Source", "Rows", "Error or query")
     for result in results:
-        bad = result.error or not result.rows
-        note = result.error or (result.query.text if bad else "")
         query = result.query
-        table.add_row(
-            query.dashboard, query.panel, query.datasource, str(result.rows), note, style="red" if bad else ""
-        )
-    Console().print(table)
+        print(f"{result.rows:6}  {query.datasource:10}  {query.dashboard}: {query.panel}")
+        if result.error or not result.rows:
+            print(f"{'':20}{result.error or 'no data'}: {query.text}")
     return 1 if any(result.error or not result.rows for result in results) else 0
 
 

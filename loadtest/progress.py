@@ -57,7 +57,9 @@ def glance(watch: Watch) -> Now:
         failed=sum(1 for sample in samples if sample.error),
         total=len(samples),
         cpu=(cpu[-1][1] - cpu[0][1]) / (cpu[-1][0] - cpu[0][0]) if len(cpu) > 1 else None,
-        failing=tuple(f"{check.name} on {check.route}" for check in watch.checks if not check.passed),
+        failing=tuple(
+            f"{check.name} on {check.route}" for check in watch.checks if check.total and not check.passed
+        ),
     )
 
 

@@ -96,13 +96,14 @@ class JobMetrics:
             "run": "Time an attempt took.",
             "freshness": "Time from the business commit to the job's completion.",
         }
+        # Not "job": a scrape puts its own there.
         self._counters = {
-            name: Counter(f"{prefix}_{name}", text, ("job",), registry=registry)
+            name: Counter(f"{prefix}_{name}", text, ("job_name",), registry=registry)
             for name, text in counters.items()
         }
         self._histograms = {
             name: Histogram(
-                f"{prefix}_{name}_seconds", text, ("job",), buckets=JOB_BUCKETS, registry=registry
+                f"{prefix}_{name}_seconds", text, ("job_name",), buckets=JOB_BUCKETS, registry=registry
             )
             for name, text in histograms.items()
         }

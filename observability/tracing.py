@@ -172,9 +172,11 @@ def otlp_exporter(endpoint: str, timeout: float = 10.0) -> SpanExporter:
     # Its native part writes plain text to standard error; what fails is logged by the exporter all the same.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Imported here: a service without an endpoint does not need it.
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    from observability.otlp import DirectOtlpExporter  # noqa: PLC0415
 
-    return OTLPSpanExporter(endpoint=endpoint, insecure=not endpoint.startswith("https://"), timeout=timeout)
+    return DirectOtlpExporter(
+        endpoint=endpoint, insecure=not endpoint.startswith("https://"), timeout=timeout
+    )
 
 
 def parse_traceparent(value: bytes, tracestate: bytes | None = None) -> SpanContext | None:

@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -27,6 +26,7 @@ from service.http.rate_limit import RateLimit
 from service.http.server import HttpServer, check_port
 from service.process import run
 from service.settings import Settings
+from service.tasks import end, first_of
 
 _TAGS = [
     {"name": "transactions", "description": "Payments, settled in the background"},
@@ -114,12 +114,11 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     async with open_container(settings, "api") as container:
         server = HttpServer(create_app(container), host=app.host, port=app.port)
         await server.start()
+        stopped = asyncio.create_task(stopping.wait(), name="stopping")
         waiting = asyncio.create_task(container.health.await_dependencies(), name="await-dependencies")
-        await stopping.wait()
-        waiting.cancel()
+        await first_of(stopped, server.serving)
+        await end(stopped, waiting)
         await drain(container, server)
-        with suppress(asyncio.CancelledError):
-            await waiting
 
 
 async def drain(container: Container, server: HttpServer) -> None:

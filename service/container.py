@@ -20,6 +20,7 @@ from observability import (
 from service import __version__
 from service.db.outbox import Outbox
 from service.db.session import Database
+from service.errors import StartError
 from service.features.health.monitor import HealthMonitor, disk
 from service.features.live.access import LIVE_EVENTS, Authorizer, authorizer
 from service.features.transactions.cache import TransactionViews
@@ -88,12 +89,12 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
     ready when they answer.
 
     Raises:
-        OSError: the log file cannot be opened.
+        StartError: the log file cannot be opened.
     """
     instance = settings.telemetry.instance_id or f"{socket.gethostname()}:{os.getpid()}"
     name = f"{settings.app.name}-{role}"
     async with AsyncExitStack() as stack:
-        telemetry = Telemetry.start(_telemetry_config(settings, name, instance))
+        telemetry = _start_telemetry(_telemetry_config(settings, name, instance))
         stack.push_async_callback(telemetry.close)
         lag = EventLoopMonitor(telemetry)
         lag.start()
@@ -176,6 +177,13 @@ def _queue(settings: QueueSettings, redis: RedisClient, telemetry: Telemetry) ->
             return queue
         case never:
             assert_never(never)
+
+
+def _start_telemetry(config: TelemetryConfig) -> Telemetry:
+    try:
+        return Telemetry.start(config)
+    except OSError as error:
+        raise StartError(f"TELEMETRY_LOG_FILE: cannot write {config.log_file}: {error.strerror}") from None
 
 
 def _files(settings: FilesSettings, signer: UrlSigner) -> Storage:

@@ -17,6 +17,10 @@ class FieldFault:
     message: str
 
 
+class StartError(Exception):
+    """The process cannot start; the text is one line for whoever started it."""
+
+
 class ServiceError(Exception):
     """An error that a client may see. The message is for people and holds nothing internal."""
 

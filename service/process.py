@@ -9,13 +9,15 @@ from collections.abc import Awaitable, Callable
 import uvloop
 
 from observability import get_logger
-from service.http.server import PortTakenError
+from service.errors import StartError
 from service.settings import Settings, SettingsError, load_settings
 
 log = get_logger(__name__)
 
 EX_CONFIG = 78
 EX_INTERRUPTED = 130
+EX_OVERDUE = 75
+_CLOSING_SECONDS = 10.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 Main = Callable[[Settings, asyncio.Event], Awaitable[None]]
@@ -23,7 +25,10 @@ Main = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
 
 def run(main: Main) -> int:
-    """Run a process to its end; gives the exit code: 0 drained, 1 could not start, 78 wrong settings."""
+    """Run a process to its end; gives the exit code: 0 drained, 1 could not start, 78 wrong settings.
+
+    A drain that takes far longer than it may ends the process with 75, a second signal with 130.
+    """
     try:
         settings = load_settings()
     except SettingsError as error:
@@ -31,7 +36,7 @@ def run(main: Main) -> int:
         return EX_CONFIG
     try:
         uvloop.run(_run(main, settings), debug=settings.app.debug)
-    except PortTakenError as error:
+    except StartError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
@@ -46,8 +51,15 @@ async def _run(main: Main, settings: Settings) -> None:
             os._exit(EX_INTERRUPTED)
         log.info("process.stopping", signal=number.name)
         stopping.set()
+        loop.call_later(limit, overdue)
+
+    def overdue() -> None:
+        log.critical("process.drain_overdue", seconds=limit)
+        os._exit(EX_OVERDUE)
 
     loop = asyncio.get_running_loop()
+    # The port and the jobs each have their time to drain, telemetry and pools what is left.
+    limit = settings.app.drain_notice_seconds + 2 * settings.app.drain_seconds + _CLOSING_SECONDS
     for number in SIGNALS:
         loop.add_signal_handler(number, stop, number)
     await main(settings, stopping)

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from contextlib import suppress
 
 from service.app import create_operations_app
 from service.container import Container, open_container
@@ -15,6 +14,7 @@ from service.jobs import job_handlers
 from service.process import run
 from service.sampling import Sampler
 from service.settings import Settings
+from service.tasks import end, first_of
 
 
 async def work(settings: Settings, stopping: asyncio.Event) -> None:
@@ -42,25 +42,27 @@ async def run_jobs(container: Container, stopping: asyncio.Event) -> None:
     )
     published = container.telemetry.metrics.counter("outbox_published", "Outbox entries handed to the queue.")
     relay = Relay(settings.outbox, container.database, container.queue, container.jobs, published)
-    sampler = Sampler(container)
     container.jobs.metrics.concurrency.set(settings.queue.concurrency)
+    working = [
+        asyncio.create_task(
+            container.queue.consume(runner, concurrency=settings.queue.concurrency), name="consumer"
+        ),
+        asyncio.create_task(relay.run(), name="relay"),
+    ]
     background = [
+        asyncio.create_task(stopping.wait(), name="stopping"),
         asyncio.create_task(container.health.await_dependencies(), name="await-dependencies"),
-        asyncio.create_task(sampler.run(), name="sampler"),
+        asyncio.create_task(Sampler(container).run(), name="sampler"),
     ]
     try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(container.queue.consume(runner, concurrency=settings.queue.concurrency))
-            group.create_task(relay.run())
-            await stopping.wait()
-            container.health.draining = True
-            await container.queue.stop(settings.app.drain_seconds)
-            relay.stop()
+        # Neither ends by itself: if one does, it has failed, and the process ends with its error.
+        await first_of(*working, background[0])
+        container.health.draining = True
+        await container.queue.stop(settings.app.drain_seconds)
+        relay.stop()
+        await asyncio.gather(*working)
     finally:
-        for task in background:
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*background)
+        await end(*working, *background)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import httpx
+import pytest
 
 T = TypeVar("T")
 
 
-def eventually(question: Callable[[], T], *, within: float = 60.0, every: float = 0.5, what: str = "") -> T:
+def eventually(
+    question: Callable[[], T | None], *, within: float = 60.0, every: float = 0.5, what: str = ""
+) -> T:
     """Ask until the answer is truthy and return it; an AssertionError with the last answer otherwise."""
     deadline = time.monotonic() + within
     while True:
@@ -42,22 +45,39 @@ class Span:
 
 @dataclass
 class Live:
-    """`urls` is the content of the stack's endpoints.json."""
+    """A stack and an HTTP client.
+
+    Args:
+        urls: the content of the stack's endpoints.json.
+        missing: why a component is not there, by name.
+    """
 
     urls: dict[str, str]
     http: httpx.Client
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def need(self, *names: str) -> None:
+        """Skip the test, with the reason, when one of these programs cannot be had on this machine."""
+        for name in names:
+            if name in self.missing:
+                pytest.skip(f"no {name} on this machine: {self.missing[name]}")
+
+    def url(self, name: str) -> str:
+        """Where a component answers, which the test needs."""
+        self.need(name)
+        return self.urls[name]
 
     # -- the service -----------------------------------------------------------------------------------
 
     def create_transaction(self, **headers: str) -> tuple[dict[str, Any], str]:
         """Create a transaction; the answered data and the trace ID (hex) of the request."""
         body = {"amount": "12.50", "currency": "EUR", "reference": f"test-{uuid.uuid4()}"}
-        answer = self.http.post(f"{self.urls['api']}/v1/transactions", json=body, headers=headers)
+        answer = self.http.post(f"{self.url('api')}/v1/transactions", json=body, headers=headers)
         assert answer.status_code == 201, answer.text
         return answer.json()["data"], answer.headers["traceresponse"].split("-")[1]
 
     def transaction(self, transaction_id: str) -> dict[str, Any]:
-        answer = self.http.get(f"{self.urls['api']}/v1/transactions/{transaction_id}")
+        answer = self.http.get(f"{self.url('api')}/v1/transactions/{transaction_id}")
         assert answer.status_code == 200, answer.text
         data: dict[str, Any] = answer.json()["data"]
         return data
@@ -67,39 +87,36 @@ class Live:
             data = self.transaction(transaction_id)
             return data if data["status"] == "settled" else None
 
-        return eventually(ask, within=within, every=0.1, what=f"{transaction_id} settled")  # type: ignore[return-value]
+        return eventually(ask, within=within, every=0.1, what=f"{transaction_id} settled")
 
     # -- the signals -----------------------------------------------------------------------------------
 
     def trace(self, trace_id: str) -> list[Span]:
         """Every span of a trace that Tempo has by now; empty when it has none."""
-        answer = self.http.get(f"{self.urls['tempo']}/api/v2/traces/{trace_id}")
+        answer = self.http.get(f"{self.url('tempo')}/api/v2/traces/{trace_id}")
         if answer.status_code == 404:
             return []
         answer.raise_for_status()
         body = answer.json()
-        spans = []
-        for resource in (body.get("trace") or {}).get("resourceSpans", []):
-            service = _attributes(resource["resource"]["attributes"])["service.name"]
-            for scope in resource["scopeSpans"]:
-                for raw in scope["spans"]:
-                    spans.append(
-                        Span(
-                            service=service,
-                            name=raw["name"],
-                            kind=raw["kind"].removeprefix("SPAN_KIND_"),
-                            span_id=raw["spanId"],
-                            parent_id=raw.get("parentSpanId", ""),
-                            attributes=_attributes(raw.get("attributes", [])),
-                        )
-                    )
-        return spans
+        return [
+            Span(
+                service=_attributes(resource["resource"]["attributes"])["service.name"],
+                name=raw["name"],
+                kind=raw["kind"].removeprefix("SPAN_KIND_"),
+                span_id=raw["spanId"],
+                parent_id=raw.get("parentSpanId", ""),
+                attributes=_attributes(raw.get("attributes", [])),
+            )
+            for resource in (body.get("trace") or {}).get("resourceSpans", [])
+            for scope in resource["scopeSpans"]
+            for raw in scope["spans"]
+        ]
 
     def logs(self, query: str, *, since: float = 900.0, limit: int = 5000) -> list[str]:
         """Log lines of the last `since` seconds that a LogQL query selects, oldest first."""
         now = time.time()
         answer = self.http.get(
-            f"{self.urls['loki']}/loki/api/v1/query_range",
+            f"{self.url('loki')}/loki/api/v1/query_range",
             params={
                 "query": query,
                 "start": int((now - since) * 1e9),
@@ -114,14 +131,14 @@ class Live:
 
     def metric(self, query: str) -> float:
         """The sum of an instant query's samples; 0 when it has none."""
-        answer = self.http.get(f"{self.urls['prometheus']}/api/v1/query", params={"query": query})
+        answer = self.http.get(f"{self.url('prometheus')}/api/v1/query", params={"query": query})
         answer.raise_for_status()
         return sum(float(sample["value"][1]) for sample in answer.json()["data"]["result"])
 
     def exemplar_traces(self, query: str, *, since: float = 900.0) -> set[str]:
         now = time.time()
         answer = self.http.get(
-            f"{self.urls['prometheus']}/api/v1/query_exemplars",
+            f"{self.url('prometheus')}/api/v1/query_exemplars",
             params={"query": query, "start": now - since, "end": now + 5},
         )
         answer.raise_for_status()

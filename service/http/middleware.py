@@ -1,6 +1,8 @@
 """Pure ASGI layers around the application: security headers, the body's limit, the last resort for errors."""
 
+import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -20,6 +22,9 @@ _API_HEADERS = {
     "Cache-Control": "no-store",
 }
 _HSTS = "max-age=31536000; includeSubDomains"
+# At most this many times the limit, and for so long, is read and thrown away.
+_DISCARDED = 8
+_DISCARD_SECONDS = 5.0
 DOCUMENTATION = ("/docs", "/redoc")
 
 
@@ -47,9 +52,10 @@ class SecurityHeaders:
 
 
 class BodyLimit:
-    """Refuses a body over the limit with the frame: by its declared length at once, else while it is read.
+    """Refuses a body over the limit with the frame: by its declared length, else while it is read.
 
-    FastAPI's own limit answers in plain text where a route has not read the body, hence this one.
+    FastAPI's own limit answers in plain text where a route has not read the body, hence this one. Some of
+    what follows is thrown away first: a client that is still sending would see a reset and no answer.
     """
 
     def __init__(self, app: ASGIApp, *, limit: int, below: Mapping[str, int] | None = None) -> None:
@@ -68,6 +74,7 @@ class BodyLimit:
             if scope["path"] == path or scope["path"].startswith(folder):
                 limit = own
         if declared.isdecimal() and int(declared) > limit:
+            await self._discard(receive, limit)
             await failure(PayloadTooLargeError())(scope, receive, send)
             return
         read = 0
@@ -77,11 +84,24 @@ class BodyLimit:
             message = await receive()
             read += len(message.get("body", b""))
             if read > limit:
+                if message.get("more_body", False):
+                    await self._discard(receive, limit)
                 # An HTTPException passes FastAPI's reading of the body and is translated like every other.
                 raise HTTPException(413)
             return message
 
         await self.app(scope, limited, send)
+
+    @staticmethod
+    async def _discard(receive: Receive, limit: int) -> None:
+        left = _DISCARDED * limit
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while left > 0:
+                    message = await receive()
+                    left -= len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return
 
 
 class AnsweredErrors:

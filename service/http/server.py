@@ -8,12 +8,13 @@ from granian.server.embed import Server
 from starlette.types import ASGIApp
 
 from observability import get_logger
+from service.errors import StartError
 from service.http.sockets import bound_connections
 
 log = get_logger(__name__)
 
 
-class PortTakenError(Exception):
+class PortTakenError(StartError):
     """Another process listens there."""
 
 
@@ -33,31 +34,35 @@ class HttpServer:
         )
         self._serving: asyncio.Task[None] | None = None
 
+    @property
+    def serving(self) -> asyncio.Task[None]:
+        """The task that serves; it ends when stopped, or when the server fails."""
+        if self._serving is None:
+            raise RuntimeError("the server has not been started")
+        return self._serving
+
     async def start(self) -> None:
         """Listen. Raises PortTakenError."""
         check_port(*self._address)
         self._serving = asyncio.create_task(self._server.serve(), name="http-server")
-        # The listening socket is bound in the task's first step; a failure to bind ends it there.
-        done, _ = await asyncio.wait({self._serving}, timeout=0.05)
-        if done:
-            self._serving.result()
+        # The socket is bound in the task's first step: what goes wrong there ends it.
+        await asyncio.wait({self._serving}, timeout=0.05)
+        self._raise_failure()
         host, port = self._address
         bound_connections(port)
         log.info("http.listening", url=f"http://{host}:{port}")
 
-    async def ended(self) -> None:
-        """Returns when the server has ended, which it does not do by itself."""
-        if self._serving is not None:
-            await asyncio.wait({self._serving})
-
     async def stop(self, grace: float) -> None:
         """Close the port, finish the requests in flight for at most `grace` seconds."""
-        if self._serving is None:
-            return
         self._server.stop()  # type: ignore[no-untyped-call]
-        _, late = await asyncio.wait({self._serving}, timeout=grace)
+        _, late = await asyncio.wait({self.serving}, timeout=grace)
         if late:
             log.warning("http.drain_cut_off", seconds=grace)
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self.serving.done():
+            self.serving.result()
 
 
 def check_port(host: str, port: int) -> None:

@@ -49,8 +49,8 @@ SECRET_LENGTH = 32
 _PLACEHOLDER = re.compile(
     r"change[-_ ]?(me|this|it)|placeholder|^(secret|password|example|todo|your)\W?|^(.)\3*$", re.IGNORECASE
 )
-# Kubernetes and Docker links put names such as REDIS_SERVICE_HOST and REDIS_PORT_6379_TCP into every process.
-_SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP)(_\w+)?)?|NAME|ENV_\w+)$")
+# Kubernetes puts such names into every process: REDIS_SERVICE_HOST, REDIS_PORT_6379_TCP, REDIS_PORT=tcp://...
+_SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT(_\w+)?)=|PORT_\d+_(TCP|UDP)(_\w+)?=|PORT=(tcp|udp)://)")
 
 G = TypeVar("G", bound=Group)
 
@@ -109,7 +109,8 @@ class _Reader:
         known = {group.variable(field) for group in GROUPS for field in group.model_fields}
         prefixes = tuple(str(group.model_config["env_prefix"]) for group in GROUPS)
         found: dict[str, str] = dict.fromkeys(
-            (n for n in os.environ if not _SERVICE_LINK.search(n)), "the environment"
+            (name for name, value in os.environ.items() if not _SERVICE_LINK.search(f"{name}={value}")),
+            "the environment",
         )
         for file in self.files:
             found |= dict.fromkeys(dotenv_values(file), file.name)

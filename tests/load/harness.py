@@ -25,7 +25,7 @@ SCENARIO: dict[str, Any] = {
     "title": "A few seconds of everything",
     "journeys": "loadtest.scenarios.transactions",
     "mix": {"browse": 2, "pay": 1},
-    "model": {"kind": "closed", "users": 4, "duration_seconds": 4},
+    "model": {"kind": "closed", "users": 4, "duration_seconds": 3},
     "think_seconds": [0.05, 0.1],
     "ready_path": "/health/ready",
     "limits": {"abort": {"grace_seconds": 60}},

@@ -1,6 +1,7 @@
-"""One request, seen from every side: its trace in Tempo, its lines in Loki, its count and exemplar in Prometheus."""
+"""One request from every side: its trace in Tempo, its lines in Loki, its exemplar in Prometheus."""
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -30,7 +31,9 @@ def find(spans: list[Span], hop: tuple[str, str, str]) -> Span | None:
     return next((span for span in spans if (span.service, span.kind, span.name) == hop), None)
 
 
-def test_the_trace_leads_from_the_request_to_its_effect(live: Live, paid: tuple[dict[str, object], str]) -> None:
+def test_the_trace_leads_from_the_request_to_its_effect(
+    live: Live, paid: tuple[dict[str, object], str]
+) -> None:
     _, trace_id = paid
     spans = eventually(
         lambda: (found := live.trace(trace_id)) and all(find(found, hop) for hop in HOPS) and found,
@@ -39,7 +42,7 @@ def test_the_trace_leads_from_the_request_to_its_effect(live: Live, paid: tuple[
     )
     assert isinstance(spans, list)
     chain = [span for hop in HOPS if (span := find(spans, hop))]
-    for parent, child in zip(chain, chain[1:], strict=False):
+    for parent, child in pairwise(chain):
         assert child.parent_id == parent.span_id, f"{child.name} is not below {parent.name}"
     effect = chain[-1]
     below = [span for span in spans if span.parent_id == effect.span_id and span.kind == "CLIENT"]
@@ -56,7 +59,9 @@ def test_the_log_lines_carry_the_trace(live: Live, paid: tuple[dict[str, object]
 
     eventually(lambda: {"http.request", "transaction.created"} <= events("yardstick-api"), what="API lines")
     eventually(lambda: {"transaction.settled", "job.done"} <= events("yardstick-worker"), what="worker lines")
-    lines = [json.loads(line) for line in live.logs(f'{{service_name="yardstick-api"}} | trace_id="{trace_id}"')]
+    lines = [
+        json.loads(line) for line in live.logs(f'{{service_name="yardstick-api"}} | trace_id="{trace_id}"')
+    ]
     access = next(line for line in lines if line["event"] == "http.request")
     assert access["traceId"] == trace_id
     assert access["action"] == "POST /v1/transactions"
@@ -79,9 +84,12 @@ def test_the_request_is_counted_with_its_exemplar(live: Live) -> None:
 def test_the_jobs_are_counted_with_their_exemplar(live: Live, paid: tuple[dict[str, object], str]) -> None:
     done = f'yardstick_jobs_done_total{{job_name="{JOB}"}}'
     eventually(lambda: live.metric(done) >= 1, what="a job done")
-    eventually(lambda: live.exemplar_traces("yardstick_jobs_freshness_seconds_bucket"), what="a job's exemplar")
+    eventually(
+        lambda: live.exemplar_traces("yardstick_jobs_freshness_seconds_bucket"), what="a job's exemplar"
+    )
 
 
 def test_span_metrics_and_service_graph_are_made(live: Live, paid: tuple[dict[str, object], str]) -> None:
+    live.need("tempo")
     eventually(lambda: live.metric('traces_spanmetrics_calls_total{service="yardstick-api"}') > 0, within=120)
     eventually(lambda: live.metric("traces_service_graph_request_total") > 0, within=120)

@@ -22,6 +22,7 @@ from observability import get_logger
 from service.errors import UnavailableError
 from service.infra.queues.interface import Again, Delivery, Job, QueueStats, Runner
 from service.infra.redis import RedisClient
+from service.tasks import end
 
 log = get_logger(__name__)
 
@@ -116,28 +117,25 @@ class RedisQueue:
                         await asyncio.wait_for(self._stopping.wait(), pause)
                     pause = min(pause * 2, _OUTAGE_PAUSE[1])
         finally:
-            renewal.cancel()
+            await end(renewal)
 
     async def stop(self, grace: float) -> None:
-        worker = self._worker
-        if worker is None or self._stopping.is_set():
-            return
         self._stopping.set()
+        worker = self._worker
+        if worker is None:
+            return
         worker.allow_pick_jobs = False
         # A look at the queue that is under way ends first: cut off, it would leave a lease without a job.
         await asyncio.sleep(self._poll * 2)
-        if worker.main_task is not None:
-            worker.main_task.cancel()
+        await end(worker.main_task)
         running = {task for task in worker.tasks.values() if not task.done()}
         if not running:
             return
         _, late = await asyncio.wait(running, timeout=grace)
         if late:
             log.warning("queue.jobs_interrupted", queue=self.name, jobs=len(late))
-            for task in late:
-                # arq answers a cancelled job by giving up its lease: another worker has it at once.
-                task.cancel()
-            await asyncio.wait(late, timeout=1)
+            # arq answers a cancelled job by giving up its lease: another worker has it at once.
+            await end(*late)
 
     def _new_worker(self, run: Runner, concurrency: int) -> Worker:
         async def deliver(ctx: dict[str, Any], body: bytes) -> None:

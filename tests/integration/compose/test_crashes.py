@@ -96,6 +96,8 @@ def test_ctrl_c_in_mid_start_stops_what_was_started_and_only_that(state: Path, b
     up.send_signal(signal.SIGINT)
     out, _ = up.communicate(timeout=30)
     assert up.returncode == 130, out
+    assert "app skipped interrupted" in out
+    assert "failed" not in out
     assert marked(state) == {"store"}
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from compose import processes
+from compose import binaries, processes
+from compose.components import COMPONENTS
 from compose.events import Event, Phase
+from compose.graph import by_name
 from compose.model import StackError
 from compose.native import Stack
 from tests.integration.compose.fake import table
@@ -151,9 +153,6 @@ def test_a_missing_program_is_named_and_the_rest_runs(
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(state.parent / "cache"))
     monkeypatch.setenv("YARDSTICK_OFFLINE", "1")
-    from compose.components import COMPONENTS  # noqa: PLC0415
-    from compose.graph import by_name  # noqa: PLC0415
-
     components = (*table(base), by_name(COMPONENTS)["alertmanager"])
     with pytest.raises(StackError, match="PATH: no "):
         Stack(state, table=components).__enter__()
@@ -164,6 +163,25 @@ def test_a_missing_program_is_named_and_the_rest_runs(
     assert outcome["app"][0] is Phase.READY
     status = Stack(state, table=components).status()[-1]
     assert (status.condition, status.wanted, status.good) == ("missing", False, True)
+
+
+def test_a_program_that_could_not_be_fetched_is_not_fetched_again_before_a_down(
+    state: Path, base: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def unavailable(name: str, **_: object) -> None:
+        asked.append("obtain" if _ else "locate")
+        raise binaries.ProgramUnavailable(name, (f"{asked[-1]}: nothing",))
+
+    monkeypatch.setattr(binaries, "obtain", unavailable)
+    monkeypatch.setattr(binaries, "locate", unavailable)
+    stack = Stack(state, table=(*table(base), by_name(COMPONENTS)["alertmanager"]))
+    outcomes = [stack.up()["alertmanager"] for _ in range(2)]
+    stack.down()
+    stack.up()
+    assert asked == ["obtain", "locate", "obtain"]
+    assert outcomes == [(Phase.MISSING, "obtain: nothing")] * 2
 
 
 def test_scrape_targets_are_those_of_this_stack(state: Path, base: int) -> None:

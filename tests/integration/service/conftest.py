@@ -1,6 +1,7 @@
 """A fresh database and an empty Redis for every test, on the run's private servers."""
 
 import asyncio
+import logging
 import os
 import re
 import threading
@@ -18,6 +19,7 @@ from service.settings import DatabaseSettings, Settings, load_settings
 from service.settings.loading import GROUPS
 from tests.integration.service.harness import Service, running
 
+logging.getLogger("httpx").setLevel(logging.WARNING)
 PREFIXES = tuple(str(group.model_config["env_prefix"]) for group in GROUPS)
 TEMPLATE = "service_template"
 
@@ -151,3 +153,9 @@ async def service(configure: Configure) -> AsyncIterator[Service]:
 def log_lines(tmp_path: Path) -> Callable[[], list[dict[str, object]]]:
     """The log lines written so far."""
     return lambda: [orjson.loads(line) for line in (tmp_path / "log.jsonl").read_bytes().splitlines()]
+
+
+@pytest.fixture
+def repository() -> str:
+    """The folder that holds the packages, for processes started elsewhere."""
+    return str(Path(__file__).parents[3])

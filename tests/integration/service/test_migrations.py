@@ -141,7 +141,7 @@ async def test_an_upgrade_waits_for_another(empty_database: str) -> None:
     waiting = "SELECT count(*) AS n FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
     async def is_waiting() -> bool:
-        return (await ask(empty_database, waiting))[0]["n"] > 0
+        return bool((await ask(empty_database, waiting))[0]["n"] > 0)
 
     await eventually(is_waiting)
     assert not upgrade.done()

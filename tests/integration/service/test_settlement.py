@@ -61,8 +61,8 @@ async def test_a_created_transaction_is_settled(service: Service, log_lines: Lin
     assert events.count("job.done") == 1
     labels = {"status": "settled", "currency": "EUR"}
     assert service.metric("yardstick_transactions_total", labels) == 1
-    assert service.metric("yardstick_jobs_done_total", {"job": SETTLEMENT.name}) == 1
-    assert service.metric("yardstick_jobs_freshness_seconds_count", {"job": SETTLEMENT.name}) == 1
+    assert service.metric("yardstick_jobs_done_total", {"job_name": SETTLEMENT.name}) == 1
+    assert service.metric("yardstick_jobs_freshness_seconds_count", {"job_name": SETTLEMENT.name}) == 1
     assert service.metric("yardstick_outbox_published_total") == 1
 
 
@@ -176,7 +176,7 @@ async def test_a_job_that_fails_twice_succeeds_the_third_time(
         ("job.retried", 2),
         ("job.done", 3),
     ]
-    assert service.metric("yardstick_jobs_retried_total", {"job": SETTLEMENT.name}) == 2
+    assert service.metric("yardstick_jobs_retried_total", {"job_name": SETTLEMENT.name}) == 2
     assert (await service.container.queue.stats()).depth == 0
 
 
@@ -235,7 +235,7 @@ async def test_a_malformed_message_is_dead_at_once(service: Service, body: bytes
         letter = await dead(service)
     assert letter.body == body
     assert reason in letter.error
-    assert service.metric("yardstick_jobs_dead_total", {"job": "_malformed"}) == 1
+    assert service.metric("yardstick_jobs_dead_total", {"job_name": "_malformed"}) == 1
 
 
 @pytest.mark.parametrize(

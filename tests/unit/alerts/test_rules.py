@@ -1,5 +1,6 @@
 """Every alert, of Prometheus and of Loki, has its labels, its links and its runbook."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from alerts import verify
 from alerts.build import metrics_used
+from alerts.expressions import metric_names
 from alerts.rules import LOKI_RULES, PROMETHEUS_RULES, RUNBOOKS, Rule, alert_faults, read_rules
 from dashboards.build import JSON
 from dashboards.queries import metrics_used as metrics_on_dashboards
@@ -82,6 +84,17 @@ def test_every_metric_that_is_read_is_exposed_or_recorded() -> None:
     recorded = {rule.name for rule in ALL if not rule.is_alert}
     assert metrics_used() <= EXPOSED
     assert metrics_on_dashboards() <= EXPOSED | recorded
+
+
+def test_the_runbooks_queries_read_what_is_there() -> None:
+    text = "\n".join(path.read_text() for path in RUNBOOKS.glob("*.md"))
+    queries = [
+        line for block in re.findall(r"```promql\n(.*?)```", text, re.DOTALL) for line in block.splitlines()
+    ]
+    assert len(queries) > 10
+    read = set().union(*map(metric_names, queries))
+    prometheus_own = {name for name in read if name == "ALERTS" or name.startswith("prometheus_")}
+    assert read - prometheus_own <= EXPOSED | {rule.name for rule in ALL if not rule.is_alert}
 
 
 def test_loki_rules_select_by_a_label_that_the_collector_sets() -> None:

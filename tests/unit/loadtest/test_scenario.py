@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ def test_a_wrong_scenario_is_refused_with_its_place(
 def test_what_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(UsageError, match=r"own\.yaml"):
         scenario.load(write(tmp_path, content))
+
+
+def test_the_guides_scenarios_are_valid(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "load-testing.md").read_text()
+    (tmp_path / "shop.py").write_text("")
+    examples = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        scenario.load(write(tmp_path, example))
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def now() -> datetime:
 
 
 def count(harness: Harness, name: str, job: str = JOB) -> float | None:
-    return harness.sample(f"shop_jobs_{name}", job=job)
+    return harness.sample(f"shop_jobs_{name}", job_name=job)
 
 
 def parent_of(span: ReadableSpan) -> int:
@@ -124,8 +124,8 @@ async def test_done_is_counted_measured_and_logged(harness: Harness, jobs: JobTe
     wait, fresh = count(harness, "wait_seconds_sum"), count(harness, "freshness_seconds_sum")
     assert wait == pytest.approx(20, abs=5)
     assert fresh == pytest.approx(40, abs=5)
-    assert harness.sample("shop_jobs_freshness_seconds_bucket", job=JOB, le="30.0") == 0
-    assert harness.sample("shop_jobs_freshness_seconds_bucket", job=JOB, le="60.0") == 1
+    assert harness.sample("shop_jobs_freshness_seconds_bucket", job_name=JOB, le="30.0") == 0
+    assert harness.sample("shop_jobs_freshness_seconds_bucket", job_name=JOB, le="60.0") == 1
     line = harness.line("job.done")
     assert (line["level"], line["job"], line["jobId"], line["attempt"]) == ("info", JOB, "j1", 1)
     assert line["action"] == JOB

@@ -132,7 +132,7 @@ async def test_the_access_line_has_the_fields_of_any_line(harness: Harness, call
 
 
 async def test_standard_logging_takes_the_same_way(harness: Harness) -> None:
-    logger = logging.getLogger("arq.worker")
+    logger = logging.getLogger("a.library")
     with harness.telemetry.tracer.start_as_current_span("x"):
         logger.info("%s jobs in %.1f s", 3, 0.5, extra={"queue": "q", "password": "p"})
     try:
@@ -142,7 +142,7 @@ async def test_standard_logging_takes_the_same_way(harness: Harness) -> None:
     first, second = harness.lines()
     assert first["event"] == "3 jobs in 0.5 s"
     assert (first["logger"], first["level"], first["queue"], first["password"]) == (
-        "arq.worker",
+        "a.library",
         "info",
         "q",
         "[redacted]",
