@@ -13,7 +13,10 @@ POSTGRES_URL = "postgresql://yardstick:{postgres_password}@{host}:{postgres.sql}
 REDIS_URL = "redis://:{redis_password}@{host}:{redis.redis}/0"
 OTLP_GRPC = "http://{host}:{otelcol.grpc}"
 
-_SETTINGS = ("APP_", "DATABASE_", "REDIS_", "QUEUE_", "OUTBOX_", "FILES_", "WORKER_", "TELEMETRY_")
+_SETTINGS = (
+    "APP_", "WORKER_", "DATABASE_", "REDIS_", "LOCK_", "CACHE_", "QUEUE_", "OUTBOX_", "RATE_LIMIT_",
+    "FILES_", "LIVE_", "HEALTH_", "TELEMETRY_",
+)  # fmt: skip
 _CODE = ("service", "observability")
 
 
@@ -87,7 +90,13 @@ COMPONENTS: tuple[Component, ...] = (
         arguments=("-m", "service.app"),
         ports=_ports(http=8000),
         ready=Http("http", "/health/ready"),
-        environment=(Var("APP_HOST", "{host}"), Var("APP_PORT", "{api.http}"), *_service("api.jsonl")),
+        environment=(
+            Var("APP_HOST", "{host}"),
+            Var("APP_PORT", "{api.http}"),
+            # A load test is one address: the limiter counts it, and lets it pass.
+            Var("RATE_LIMIT_DEFAULT", "100000000/hour"),
+            *_service("api.jsonl"),
+        ),
         inherit=_SETTINGS,
         watch=_CODE,
         endpoints=_urls(api="http://{host}:{api.http}"),
