@@ -37,7 +37,10 @@ def test_prometheus_has_loaded_the_rules_without_an_error(live: Live) -> None:
         groups = live.http.get(f"{live.url('prometheus')}/api/v1/rules").json()["data"]["groups"]
         return [rule for group in groups for rule in group["rules"]]
 
-    eventually(lambda: rules() and all(rule["health"] == "ok" for rule in rules()), what="healthy rules")
+    # The slowest group is evaluated every 2 minutes, and its rules are "unknown" until then.
+    eventually(
+        lambda: rules() and all(rule["health"] == "ok" for rule in rules()), within=180, what="healthy rules"
+    )
     assert {"YardstickComponentDown", "YardstickWatchdog"} <= {rule["name"] for rule in rules()}
 
 
