@@ -120,7 +120,7 @@ async def test_a_forged_cursor_is_refused_before_it_reaches_the_database(sort: s
     assert [fault.field for fault in caught.value.fields] == ["cursor"]
 
 
-@pytest.mark.parametrize(("sort", "value"), [("number", str(2**31 - 1)), ("at", "0001-01-01T00:00:00+00:00")])
+@pytest.mark.parametrize(("sort", "value"), [("number", str(-(2**31))), ("at", "0001-01-01T00:00:00+00:00")])
 async def test_a_cursor_far_outside_gives_an_empty_page_or_all(shop: Database, sort: str, value: str) -> None:
     keyset = Page(100, forged(sort, value, "1")).keyset(sort, COLUMNS, Item.id)
     async with shop.unit() as unit:
