@@ -41,6 +41,7 @@ from service.infra.storage.metered import MeteredStorage
 from service.infra.storage.s3 import S3Storage
 from service.infra.storage.signing import SIGNED_PATH, UrlSigner
 from service.settings import Environment, FilesSettings, LogSink, QueueSettings, Settings
+from service.tasks import end
 
 log = get_logger(__name__)
 
@@ -210,9 +211,7 @@ async def _live(
     try:
         yield
     finally:
-        if reading is not None:
-            reading.cancel()
-            await asyncio.wait({reading})
+        await end(reading)
         await redis.aclose()
 
 

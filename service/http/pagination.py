@@ -4,21 +4,23 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID
 
 import orjson
 from fastapi import Query
-from sqlalchemy import Select, tuple_
+from sqlalchemy import BigInteger, Select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.types import TypeEngine
 
 from service.errors import FieldFault, InvalidRequestError
 
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 20
-_CURSOR_LENGTH = 300
-_BIGINT = 1 << 63
+_CURSOR_LENGTH = 1500
+_INTEGER, _BIGINT = 1 << 31, 1 << 63
 
 T = TypeVar("T")
 
@@ -36,6 +38,9 @@ class Page:
         self, sort: str, columns: Mapping[str, InstrumentedAttribute[Any]], key: InstrumentedAttribute[int]
     ) -> "Keyset":
         """The place of this page in the order of `sort`, such as `-createdAt`.
+
+        A column is a time, a number, a text of up to 255 characters or a UUID, and never null: a null has no
+        place in an order, and rows with one would be on no page.
 
         Raises:
             InvalidRequestError: the cursor is malformed or belongs to another order.
@@ -93,26 +98,42 @@ def _decode(cursor: str, sort: str, column: InstrumentedAttribute[Any]) -> tuple
         made_for, text, key = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
         if made_for != sort:
             raise _fault("belongs to another sort order")
-        return _value(text, column.type.python_type), _key(key)
-    except (ValueError, TypeError, AttributeError, binascii.Error, InvalidOperation):
+        return _value(text, column.type), _key(key)
+    except (ValueError, TypeError, AttributeError, OverflowError, binascii.Error, InvalidOperation):
         raise _fault("is not a cursor of this list") from None
 
 
-def _value(text: str, kind: type) -> Any:
+def _value(text: str, column: TypeEngine[Any]) -> Any:
+    kind = column.python_type
     if issubclass(kind, datetime):
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
             raise ValueError("a time without zone")
-        return moment
+        return moment.astimezone(UTC)
+    if issubclass(kind, str):
+        if "\0" in text:
+            raise ValueError("no text that PostgreSQL has")
+        return text
+    if issubclass(kind, UUID):
+        return UUID(text)
+    if issubclass(kind, int):
+        return _whole(text, _BIGINT if isinstance(column, BigInteger) else _INTEGER)
     number = Decimal(text)
     if not number.is_finite() or abs(number.adjusted()) > 40:
         raise ValueError("not a number of this column")
     return number
 
 
+def _whole(text: str, bound: int) -> int:
+    number = int(text)
+    if not -bound <= number < bound:
+        raise ValueError("not a number of this column")
+    return number
+
+
 def _key(text: str) -> int:
-    key = int(text)
-    if not 0 <= key < _BIGINT:
+    key = _whole(text, _BIGINT)
+    if key < 0:
         raise ValueError("not a key")
     return key
 

@@ -33,8 +33,13 @@ outlive the request: it opens the unit of work that it reads with, and takes no 
 Tags = Iterable[str] | Callable[[T], Iterable[str]]
 """Tags of an entry; called with the value when they depend on it."""
 
-_CURRENT = (Kept.KEPT, Kept.VERIFIED)
-_REASONS: Mapping[Kept, Refusal] = {Kept.CHANGED: "changed", Kept.HELD: "held", Kept.OLDER: "older"}
+_CURRENT = (Kept.KEPT, Kept.VERIFIED, Kept.FULL)
+_REASONS: Mapping[Kept, Refusal] = {
+    Kept.CHANGED: "changed",
+    Kept.HELD: "held",
+    Kept.OLDER: "older",
+    Kept.FULL: "full",
+}
 
 
 def always(_value: object) -> bool:

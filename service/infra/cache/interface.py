@@ -41,6 +41,8 @@ class Kept(StrEnum):
     """The key or one of its tags is being written."""
     OLDER = "older"
     """What is stored was read later."""
+    FULL = "full"
+    """The server has no memory for it."""
 
 
 class Moment(StrEnum):

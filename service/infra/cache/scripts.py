@@ -87,15 +87,17 @@ return replies
 
 # for each value: domain, key, token, mark, store, value, ttl ms, fresh ms, number of tags, tags...
 # -> for each, what became of it
+#
+# What stores comes first and what deletes last: a server that is out of memory refuses the first command of a
+# script if it takes memory, and none after one that wrote.
 KEEP = Script(
     _COMMON
     + """
 local function keep(at, tags)
-  local domain, key, token, mark = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local domain, key, mark = ARGV[at], ARGV[at + 1], ARGV[at + 3]
   local ttl = tonumber(ARGV[at + 6])
   local id = domain .. ':' .. key
-  local entry, lease = root .. 'e:' .. id, root .. 'l:' .. id
-  if token ~= '' and redis.call('GET', lease) == token then redis.call('DEL', lease) end
+  local entry = root .. 'e:' .. id
   if redis.call('EXISTS', root .. 'h:e:' .. id) == 1 then return 'held' end
   if redis.call('HEXISTS', root .. 'w:' .. domain, key) == 1 then return 'held' end
   if now() - tonumber(mark) > horizon * 1000 then return 'changed' end
@@ -111,28 +113,33 @@ local function keep(at, tags)
   local old = redis.pcall('HGET', entry, 'm')
   if type(old) == 'string' and number(old) > tonumber(mark) then return 'older' end
   local list = {}
+  for i, tag in ipairs(tags) do list[i] = tag .. '=' .. (versions[i] or mark .. '.0') end
+  local fresh = string.format('%.0f', now() + tonumber(ARGV[at + 7]) * 1000)
+  local stored = redis.pcall(
+    'HSET', entry, 'v', ARGV[at + 5], 't', table.concat(list, ' '), 'm', mark, 'f', fresh
+  )
+  if type(stored) == 'table' then return 'full' end
+  redis.call('PEXPIRE', entry, ttl)
   for i, tag in ipairs(tags) do
-    local name, version = root .. 't:' .. tag, versions[i]
-    if not version then
-      version = mark .. '.0'
-      redis.call('SET', name, version, 'PX', ttl)
+    local name = root .. 't:' .. tag
+    if not versions[i] then
+      redis.call('SET', name, mark .. '.0', 'PX', ttl)
     elseif redis.call('PTTL', name) < ttl then
       redis.call('PEXPIRE', name, ttl)
     end
-    list[i] = tag .. '=' .. version
   end
-  redis.call('DEL', entry)
-  local fresh = string.format('%.0f', now() + tonumber(ARGV[at + 7]) * 1000)
-  redis.call('HSET', entry, 'v', ARGV[at + 5], 't', table.concat(list, ' '), 'm', mark, 'f', fresh)
-  redis.call('PEXPIRE', entry, ttl)
   return 'kept'
 end
-local replies, at = {}, 1
+local replies, leases, at = {}, {}, 1
 while at <= #ARGV do
   local tags = {}
   for i = 1, tonumber(ARGV[at + 8]) do tags[i] = ARGV[at + 8 + i] end
   replies[#replies + 1] = keep(at, tags)
+  if ARGV[at + 2] ~= '' then leases[root .. 'l:' .. ARGV[at] .. ':' .. ARGV[at + 1]] = ARGV[at + 2] end
   at = at + 9 + #tags
+end
+for lease, token in pairs(leases) do
+  if redis.call('GET', lease) == token then redis.call('DEL', lease) end
 end
 return replies
 """,

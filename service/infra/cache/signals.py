@@ -11,7 +11,7 @@ Outcome = Literal["hit", "negative", "miss", "shared", "bypass", "error"]
 awaited. bypass: the key was being written, or a load took too long, and the source was asked. error: the
 same, because Redis was not there."""
 
-Refusal = Literal["too_large", "unencodable", "pressure", "changed", "held", "older", "unavailable"]
+Refusal = Literal["too_large", "unencodable", "pressure", "changed", "held", "older", "full", "unavailable"]
 """Why a value that was loaded was not kept."""
 
 HITS: tuple[Outcome, ...] = ("hit", "negative")

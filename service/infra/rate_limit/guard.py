@@ -34,6 +34,7 @@ class RateLimitGuard:
         metrics.gauge(
             "rate_limit_breaker_open", "1 while the rate limiter's store is left alone."
         ).set_function(lambda: float(self._faults >= self._most_faults))
+        self._late: set[asyncio.Task[Decision]] = set()
         self._faults = 0
         self._closed_until = 0.0
         """No request asks before this time (monotonic, seconds)."""
@@ -48,8 +49,7 @@ class RateLimitGuard:
             # The others go on passing while this one tries.
             self._closed_until = now + self._pause
         try:
-            async with asyncio.timeout(self._timeout):
-                decision = await self._limiter.hit(windows)
+            decision = await self._hit(windows)
         except (RateLimiterError, TimeoutError) as error:
             self._fault(error)
             self._pass()
@@ -63,6 +63,26 @@ class RateLimitGuard:
             self._refused.inc()
             trace.get_current_span().set_attribute("yardstick.rate_limit.outcome", "refused")
         return decision
+
+    async def _hit(self, windows: Sequence[Window]) -> Decision:
+        task = asyncio.create_task(self._limiter.hit(windows))
+        try:
+            await asyncio.wait({task}, timeout=self._timeout)
+        finally:
+            if not task.done():
+                # Not awaited: redis-py (5.3, Python 3.11) loses a cancellation that meets it while it sends,
+                # and would then wait as long as its own timeouts say.
+                task.cancel()
+                self._late.add(task)
+                task.add_done_callback(self._let_go)
+        if not task.done():
+            raise TimeoutError
+        return task.result()
+
+    def _let_go(self, task: asyncio.Task[Decision]) -> None:
+        self._late.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, or asyncio complains that nobody did
 
     def _pass(self) -> None:
         self._failed_open.inc()
