@@ -76,10 +76,11 @@ class LiveSocket:
                     code = client.close_code
             finally:
                 listening.cancel()
-        # It may be closed from the other side by now.
-        with suppress(RuntimeError, TimeoutError, WebSocketDisconnect):
-            async with asyncio.timeout(1):
-                await self._socket.close(POLICY if code is None else code)
+            # Before it leaves the hub, which a drain waits for: the server does not wait for WebSockets.
+            # It may be closed from the other side by now.
+            with suppress(RuntimeError, TimeoutError, WebSocketDisconnect):
+                async with asyncio.timeout(1):
+                    await self._socket.close(POLICY if code is None else code)
         log.info(
             "live.ended",
             transport="websocket",
