@@ -140,7 +140,7 @@ async def test_holders_never_overlap_under_kills_and_pauses(
     assert overlaps(accepted) == 0
     assert value == writes >= len(ROUNDS) * (TURNS - 1)
     # Who was paused inside was stopped by the token or by its own clock. A signal may also come too late.
-    assert 1 <= said["refused"] + said["lost"]
+    assert said["refused"] + said["lost"] >= 1
 
 
 @pytest.mark.parametrize("guarded", [True, False])
