@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from observability import Telemetry, get_logger
+from service.tasks import end
 
 log = get_logger(__name__)
 
@@ -122,8 +123,7 @@ class Subscription:
     async def stop(self) -> int:
         """End now; gives the number of events that were not handled."""
         unhandled = self._queue.qsize() + self._busy
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        await end(self._task)
         if unhandled:
             self._dropped.inc(unhandled)
         return unhandled

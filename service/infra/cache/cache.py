@@ -26,6 +26,7 @@ from service.infra.cache.write_behind import VersionedSource, WriteBehind
 from service.infra.cache.write_log import RedisWriteLog
 from service.infra.redis import RedisStore
 from service.settings import CacheSettings
+from service.tasks import end
 
 log = get_logger(__name__)
 
@@ -131,10 +132,7 @@ class Cache:
 
     async def close(self) -> None:
         """Finish loads, report, and pay what is owed if that is possible now."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await end(*self._tasks)
         await self._parts.flights.close(_DRAIN_SECONDS)
         with suppress(CacheUnavailableError):
             await self.report()

@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 from observability import get_logger
 from service.infra.cache.errors import CacheUnavailableError
 from service.infra.cache.signals import CacheSignals
 from service.infra.redis import RedisConnectionFault, RedisFault, RedisTimeoutFault
+from service.tasks import end
 
 log = get_logger(__name__)
 
@@ -71,10 +71,7 @@ class Guard:
         self._recovery = asyncio.create_task(self._recover(), name="cache-recovery")
 
     async def close(self) -> None:
-        if self._recovery is not None:
-            self._recovery.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._recovery
+        await end(self._recovery)
 
     def _failed(self, error: Exception) -> None:
         timed_out = isinstance(error, (TimeoutError, RedisTimeoutFault))

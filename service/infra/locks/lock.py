@@ -10,6 +10,7 @@ from service.infra.locks.errors import LockLostError
 from service.infra.locks.metrics import LockMetrics
 from service.infra.locks.scripts import RELEASE, RENEW
 from service.infra.redis import RedisFault, RedisStore
+from service.tasks import end
 
 log = get_logger(__name__)
 
@@ -77,7 +78,7 @@ class Guard:
         if not self._lock.lost.is_set():
             if self._lock.remaining > 0:
                 try:
-                    await asyncio.wait({self._renewal})
+                    await end(self._renewal)
                 finally:
                     await self._release()
             else:

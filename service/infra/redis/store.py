@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from service.infra.redis.subscription import Subscription
 from service.infra.redis.transport import Transport
 from service.infra.redis.values import Values
 from service.settings import RedisSettings
+from service.tasks import end
 
 log = get_logger(__name__)
 
@@ -59,10 +60,7 @@ class RedisStore(Commands):
 
     async def close(self) -> None:
         """Stop filling. The client is closed by whoever opened it."""
-        if self._filling is not None:
-            self._filling.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._filling
+        await end(self._filling)
 
     async def _do(self, command: Command[T]) -> T:
         (reply,) = await self._transport.send([command], name=command.name)
