@@ -1,6 +1,7 @@
 """The group of the file store."""
 
 import re
+import secrets
 from pathlib import Path
 from typing import Literal
 
@@ -35,8 +36,9 @@ class FilesSettings(Group):
         description="Where clients reach the API, for the local engine's signed links; empty: no host",
     )
     signing_key: SecretStr = Field(
-        SecretStr("change-me-to-32-characters-or-more"),
-        description="Key of the local engine's signed links; the same in every process",
+        default_factory=lambda: SecretStr(secrets.token_urlsafe(32)),
+        description="Key of the local engine's signed links, the same in every process. Unset, which only "
+        "development and test take: a new one in each process",
         examples=["change-me-to-32-characters-or-more"],
     )
     url_seconds: int = Field(

@@ -54,6 +54,8 @@ _SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT(_\w+)?)=|PORT_\d+_(TCP|UDP)(_\
 
 G = TypeVar("G", bound=Group)
 
+_GENERATE = 'example: generate one with python -c "import secrets; print(secrets.token_urlsafe(32))"'
+
 
 class SettingsError(Exception):
     """Settings that the service cannot start with; the text has one line per fault and never a secret."""
@@ -184,6 +186,8 @@ def _deployed_faults(group: Group) -> list[str]:
     if isinstance(group, LiveSettings) and group.access == "header":
         # Anybody could be anybody.
         return ["LIVE_ACCESS: header is refused outside of development and test; example: LIVE_ACCESS=off"]
+    if isinstance(group, FilesSettings) and "signing_key" not in group.model_fields_set:
+        return [f"FILES_SIGNING_KEY: is missing; {_GENERATE}"]
     return []
 
 
@@ -209,11 +213,14 @@ def _secret_faults(variable: str, secret: SecretStr) -> list[str]:
     is_url = "://" in text
     password = unquote(urlsplit(text).password or "") if is_url else text
     what = "password is" if is_url else "is"
-    how = 'example: generate one with python -c "import secrets; print(secrets.token_urlsafe(32))"'
     if not password:
-        return [f"{variable}: {'has no password' if is_url else 'is empty'}, refused in production; {how}"]
+        return [
+            f"{variable}: {'has no password' if is_url else 'is empty'}, refused in production; {_GENERATE}"
+        ]
     if _PLACEHOLDER.search(password):
-        return [f"{variable}: {what} a placeholder, refused in production; {how}"]
+        return [f"{variable}: {what} a placeholder, refused in production; {_GENERATE}"]
     if len(password) < SECRET_LENGTH:
-        return [f"{variable}: {what} shorter than {SECRET_LENGTH} characters, refused in production; {how}"]
+        return [
+            f"{variable}: {what} shorter than {SECRET_LENGTH} characters, refused in production; {_GENERATE}"
+        ]
     return []

@@ -21,8 +21,9 @@ CONTENT = "/v1/files/content"
 async def files(configure: Configure, tmp_path: Path) -> AsyncIterator[Service]:
     """The service with its files in an empty folder, for uploads of up to 3 MB."""
     settings = configure(
-        FILES_ROOT=tmp_path / "root", FILES_MAX_BYTES=3_000_000, FILES_PUBLIC_URL="http://test"
-    )
+        FILES_ROOT=tmp_path / "root", FILES_MAX_BYTES=3_000_000, FILES_PUBLIC_URL="http://test",
+        FILES_SIGNING_KEY="k7Jq-vX2mB9s_dW4tYz8LrN1pHc6FgA3eU5",
+    )  # fmt: skip
     async with running(settings) as service:
         yield service
 
@@ -241,7 +242,11 @@ async def test_metrics_and_spans_tell_what_was_done(files: Service) -> None:
         ({"FILES_PUBLIC_URL": "ftp://x"}, "FILES_PUBLIC_URL: must start with http:// or https://"),
         ({"FILES_S3_ENDPOINT": "files.test:9000"}, "FILES_S3_ENDPOINT: must start with http:// or https://"),
         ({"FILES_MAX_BYTES": "0"}, "FILES_MAX_BYTES:"),
-        ({"APP_ENV": "production"}, "FILES_SIGNING_KEY: is a placeholder"),
+        ({"APP_ENV": "staging"}, "FILES_SIGNING_KEY: is missing"),
+        (
+            {"APP_ENV": "production", "FILES_SIGNING_KEY": "change-me-to-32-characters-or-more"},
+            "FILES_SIGNING_KEY: is a placeholder",
+        ),
         (
             {"APP_ENV": "production", "FILES_SIGNING_KEY": "short-one"},
             "FILES_SIGNING_KEY: is shorter than 32",

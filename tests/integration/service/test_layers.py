@@ -377,7 +377,7 @@ async def test_openapi_declares_the_bearer_scheme_and_closes_no_route(service: S
 
 @pytest.mark.parametrize("env", ["development", "staging", "test"])
 async def test_openapi_is_there_outside_of_production(configure: Configure, env: str) -> None:
-    async with running(configure(APP_ENV=env)) as service:
+    async with running(configure(APP_ENV=env, FILES_SIGNING_KEY="k" + "7Jq-vX2m" * 4)) as service:
         for path in ("/openapi.json", "/docs"):
             assert (await service.http.get(path)).status_code == 200
 

@@ -298,7 +298,7 @@ async def test_the_job_of_a_killed_worker_runs_again(start: Start, database_url:
                 "APP_DEBUG: is refused in production",
                 "DATABASE_URL: password is a placeholder, refused in production",
                 "REDIS_URL: password is shorter than 32 characters, refused in production",
-                "FILES_SIGNING_KEY: is a placeholder, refused in production",
+                "FILES_SIGNING_KEY: is missing",
             ],
         ),
     ],

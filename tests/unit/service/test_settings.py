@@ -44,7 +44,9 @@ def faults(folder: Path) -> list[str]:
 def test_the_process_wins_over_the_environments_file_and_that_over_the_base(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / ".env.staging").write_text("APP_PORT=1002\nAPP_HOST=staging.example\n")
+    (folder / ".env.staging").write_text(
+        f"APP_PORT=1002\nAPP_HOST=staging.example\nFILES_SIGNING_KEY={LONG}\n"
+    )
     (folder / ".env.development").write_text("APP_PORT=1003\n")
     assert load_settings(folder).app.port == 1003
     monkeypatch.setenv("APP_ENV", "staging")
@@ -192,3 +194,16 @@ def test_the_example_file_is_complete_and_starts(tmp_path: Path) -> None:
         re.sub("(?m)^DATABASE_TLS_CA=.*$", f"DATABASE_TLS_CA={certificates}", uncommented)
     )
     load_settings(tmp_path)
+
+
+def test_a_signing_key_is_made_up_in_development_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", DATABASE)
+    monkeypatch.setenv("REDIS_URL", REDIS)
+    keys = {load_settings(folder).files.signing_key.get_secret_value() for _ in range(2)}
+    assert len(keys) == 2
+    assert all(len(key) >= 32 for key in keys)
+    monkeypatch.setenv("APP_ENV", "staging")
+    [told] = faults(folder)
+    assert told.startswith("FILES_SIGNING_KEY: is missing; example: ")
+    monkeypatch.setenv("FILES_SIGNING_KEY", LONG)
+    assert load_settings(folder).files.signing_key.get_secret_value() == LONG
