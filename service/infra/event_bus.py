@@ -138,7 +138,6 @@ class Subscription:
                 await asyncio.wait({task})
             finally:
                 task.cancel()
-                self._busy = False
                 self._queue.task_done()
 
     async def _handle(self, event: Event) -> None:
@@ -150,6 +149,8 @@ class Subscription:
             log.exception(
                 "event_bus.subscriber_failed", subscriber=self.name, topic=event.topic, eventId=event.id
             )
+        finally:
+            self._busy = False  # here, not a turn of the loop later: who stops now counts it as handled
 
 
 class EventBus:

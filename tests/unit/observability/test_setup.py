@@ -187,9 +187,15 @@ async def test_a_blocked_loop_shows_as_lag(harness: Harness) -> None:
     monitor = EventLoopMonitor(harness.telemetry, interval=0.01)
     monitor.start()
     monitor.start()
-    await asyncio.sleep(0.03)
+
+    async def measured(times: float) -> None:
+        while (harness.sample("shop_event_loop_lag_seconds_count") or 0) < times:  # noqa: ASYNC110 - as scraped
+            await asyncio.sleep(0.005)
+
+    await measured(1)
+    before = harness.sample("shop_event_loop_lag_seconds_count") or 0
     time.sleep(0.3)  # noqa: ASYNC251 - blocking the loop is what is tested
-    await asyncio.sleep(0.05)
+    await measured(before + 1)
     await monitor.stop()
     await monitor.stop()
     total = harness.sample("shop_event_loop_lag_seconds_count")
