@@ -194,15 +194,18 @@ class EventBus:
             if subscription.matches(event.topic):
                 subscription.offer(event)
 
+    async def drained(self) -> None:
+        """Until the subscribers have handled what is queued, and what they published meanwhile."""
+        while not all(subscription.idle for subscription in self._subscriptions):
+            await asyncio.gather(*(subscription.drained() for subscription in self._subscriptions))
+
     async def close(self, grace: float = 5.0) -> None:
         """Let the subscribers finish what is queued, for at most `grace` seconds. Again: does nothing."""
         if self._closed:
             return
         try:
             async with asyncio.timeout(grace):
-                # A subscriber may publish to another one.
-                while not all(subscription.idle for subscription in self._subscriptions):
-                    await asyncio.gather(*(subscription.drained() for subscription in self._subscriptions))
+                await self.drained()
         except TimeoutError:
             log.warning("event_bus.drain_cut_off", seconds=grace)
         self._closed = True

@@ -66,7 +66,7 @@ class Service:
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """The worker runs inside the block."""
+        """The worker runs inside the block; at its end the subscribers have heard what it published."""
         stopping = asyncio.Event()
         task = asyncio.create_task(run_jobs(self.container, stopping))
         try:
@@ -74,6 +74,7 @@ class Service:
         finally:
             stopping.set()
             await task
+        await self.container.bus.drained()
 
 
 @asynccontextmanager

@@ -71,7 +71,7 @@ def questions(own: Stack) -> int:
 
 
 async def test_probes_cannot_load_the_database(own: Stack, configure: Configure) -> None:
-    settings = on(own, configure, HEALTH_CACHE_SECONDS=1)
+    settings = on(own, configure, HEALTH_CACHE_SECONDS=2)
     sql(settings.database.url.get_secret_value(), "ALTER DATABASE yardstick SET log_statement = 'all'")
     async with running(settings) as service:
         paths = ("/health", "/health/ready")
@@ -80,12 +80,12 @@ async def test_probes_cannot_load_the_database(own: Stack, configure: Configure)
         at_once = questions(own)
         started = time.monotonic()
         count = 200
-        while time.monotonic() - started < 3:
+        while time.monotonic() - started < 5:
             await asyncio.gather(*(service.http.get("/health/ready") for _ in range(20)))
             count += 20
         took = time.monotonic() - started
         assert at_once == 1
-        assert 2 <= questions(own) <= 1 + took + 1
+        assert 2 <= questions(own) <= 1 + took / 2 + 1
         print(
             f"200 probes at once: {at_once} query; {count} probes in {took:.1f} s: {questions(own)} queries"
         )

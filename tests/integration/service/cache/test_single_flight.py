@@ -36,8 +36,7 @@ asyncio.run(main(*sys.argv[1:]))
 async def test_a_hundred_misses_are_one_load(one: Process) -> None:
     load, region = Loads(gate=asyncio.Event()), one.cache.region("users", str)
     readers = [asyncio.create_task(region.get("7", load)) for _ in range(100)]
-    await load.running.wait()
-    await asyncio.sleep(0.05)
+    await one.asked(100)
     assert load.gate is not None
     load.gate.set()
     assert await asyncio.gather(*readers) == ["v1"] * 100
@@ -68,8 +67,7 @@ async def test_four_processes_with_25_misses_each_are_one_load(one: Process, red
 async def test_a_value_that_is_not_kept_is_still_one_load(one: Process) -> None:
     load, region = Loads("pending", gate=asyncio.Event()), one.cache.region("users", str)
     readers = [asyncio.create_task(region.get("7", load, keep=lambda _: False)) for _ in range(100)]
-    await load.running.wait()
-    await asyncio.sleep(0.1)
+    await one.asked(100)
     assert load.gate is not None
     load.gate.set()
     assert await asyncio.gather(*readers) == ["pending"] * 100
@@ -87,7 +85,7 @@ async def test_an_error_is_shared_and_the_next_read_tries_again(one: Process) ->
 
     region = one.cache.region("users", str)
     readers = [asyncio.create_task(region.get("7", fail)) for _ in range(50)]
-    await asyncio.sleep(0.1)
+    await one.asked(50)
     gate.set()
     found = await asyncio.gather(*readers, return_exceptions=True)
     assert [type(error) for error in found] == [LookupError] * 50
@@ -100,7 +98,7 @@ async def test_the_load_goes_on_when_its_first_reader_is_cancelled(one: Process)
     leader = asyncio.create_task(region.get("7", load))
     await load.running.wait()
     follower = asyncio.create_task(region.get("7", load))
-    await asyncio.sleep(0.05)
+    await one.asked(2)
     leader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leader

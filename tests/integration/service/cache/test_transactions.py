@@ -41,7 +41,8 @@ async def test_a_settled_one_is_served_without_the_database(unwarmed: Settings, 
     async with running(unwarmed) as service:
         created = await service.create()
         async with service.working():
-            settled = await service.settled(created["id"])
+            await service.settled(created["id"])
+        settled = await service.transaction(created["id"])  # from here on it is in the cache
         connection = await asyncpg.connect(database_url)
         await connection.execute("ALTER TABLE transaction RENAME TO away")
         assert await service.transaction(created["id"]) == settled
@@ -54,6 +55,7 @@ async def test_an_event_makes_the_next_read_see_the_change(unwarmed: Settings, d
         created = await service.create()
         async with service.working():
             await service.settled(created["id"])
+        await service.transaction(created["id"])  # from here on it is in the cache
         connection = await asyncpg.connect(database_url)
         await connection.execute("UPDATE transaction SET reference = 'changed'")
         await connection.close()

@@ -78,8 +78,8 @@ async def test_other_wrong_arguments_are_refused(locks: Locks) -> None:
 
 
 async def test_a_lock_is_renewed_for_as_long_as_it_is_held(locks: Locks, kit: Kit) -> None:
-    async with locks.hold("transaction:1", ttl=1) as lock:
-        for _ in range(12):
+    async with locks.hold("transaction:1", ttl=2) as lock:
+        for _ in range(14):
             await asyncio.sleep(0.2)
             lock.check()
             assert lock.remaining > 0.3
@@ -89,7 +89,7 @@ async def test_a_lock_is_renewed_for_as_long_as_it_is_held(locks: Locks, kit: Ki
 
 async def test_what_is_not_renewed_is_free_after_its_time_to_live(locks: Locks, kit: Kit) -> None:
     async with locks.hold("transaction:1", ttl=1, cancel=False):
-        assert 0.9 < (await kit.store.ttl("lock:transaction:1") or 0) <= 1
+        assert 0.3 < (await kit.store.ttl("lock:transaction:1") or 0) <= 1
 
 
 @pytest.mark.parametrize("taken", [False, True])

@@ -104,14 +104,14 @@ async def test_a_slow_server_is_a_timeout_and_its_late_answer_meets_nobody(
 ) -> None:
     async with opened(redis_database, tmp_path, command_timeout_seconds=0.2, max_connections=5) as kit:
         await kit.store.mset({"a": "A", "b": "B"})
-        await kit.store.raw.client_pause(800)
+        await kit.store.raw.client_pause(2500)
         started = time.monotonic()
         with pytest.raises(RedisTimeoutFault) as raised:
             await kit.store.get("a")
-        assert time.monotonic() - started < 0.7
+        assert time.monotonic() - started < 2
         assert raised.value.maybe_applied
         assert kit.metric("redis_retries_total") == 0
-        await asyncio.sleep(1)
+        await asyncio.sleep(2.6)
         assert await asyncio.gather(*(kit.store.get("b") for _ in range(20))) == [b"B"] * 20
 
 
