@@ -9,12 +9,14 @@ Keys, below the root that `KEYS[1]`, the clock, tells:
     h:e:{domain}:{key}, h:t:{tag}   holds: tokens of who is writing, and "+" once there were two at a time
     w:{domain}, d:{domain}          write-behind: a hash of pending values, and when each is due
     clock              the last mark
+    floor              the mark of the last change of any tag
 
 An entry is valid while every one of its tags has the version written in the entry. A tag that is gone,
-evicted by the server perhaps, makes its entries invalid: forgetting is always safe. To invalidate a tag takes
-one SET, however many entries have it. Names are made inside the scripts, so this is for one server and its
-replicas and not for Redis Cluster. Marks are microseconds of the server's clock, or one more than the last if
-that is more.
+evicted by the server perhaps, makes its entries invalid: forgetting is always safe. What was loaded while a
+tag was missing is stored only if no tag at all has changed since the load began: nothing else tells whether
+that one did. To invalidate a tag takes one SET, however many entries have it. Names are made inside the
+scripts, so this is for one server and its replicas and not for Redis Cluster. Marks are microseconds of the
+server's clock, or one more than the last if that is more.
 """
 
 from service.infra.redis import Script
@@ -31,8 +33,10 @@ local function now()
   return tonumber(t[1]) * 1000000 + tonumber(t[2])
 end
 local function tick()
-  local mark = string.format('%.0f', math.max(now(), number(redis.call('GET', KEYS[1])) + 1))
+  local last = redis.call('GET', KEYS[1])
+  local mark = string.format('%.0f', math.max(now(), number(last) + 1))
   redis.call('SET', KEYS[1], mark)
+  if not last then redis.call('SET', root .. 'floor', mark) end
   return mark
 end
 """.replace("@horizon", f"{HORIZON_SECONDS * 1000:.0f}")
@@ -102,12 +106,23 @@ local function keep(at, tags)
   if redis.call('HEXISTS', root .. 'w:' .. domain, key) == 1 then return 'held' end
   if now() - tonumber(mark) > horizon * 1000 then return 'changed' end
   if number(redis.call('GET', root .. 'g:' .. id)) > tonumber(mark) then return 'changed' end
-  local versions = {}
+  local versions, missing = {}, false
   for i, tag in ipairs(tags) do
     if redis.call('EXISTS', root .. 'h:t:' .. tag) == 1 then return 'held' end
     local version = redis.call('GET', root .. 't:' .. tag)
     if version and number(string.match(version, '%.(%d+)$')) > tonumber(mark) then return 'changed' end
+    missing = missing or not version
     versions[i] = version
+  end
+  if missing and tonumber(redis.call('GET', root .. 'floor') or math.huge) > tonumber(mark) then
+    local changed = tick()
+    for i, tag in ipairs(tags) do
+      if not versions[i] then
+        redis.call('SET', root .. 't:' .. tag, changed .. '.' .. changed, 'PX', horizon)
+      end
+    end
+    redis.call('SET', root .. 'floor', changed, 'NX')
+    return 'changed'
   end
   if ARGV[at + 4] ~= '1' then return 'verified' end
   local old = redis.pcall('HGET', entry, 'm')
@@ -200,6 +215,7 @@ for i = first_tag, #ARGV do
   redis.call('SET', root .. 't:' .. ARGV[i], mark .. '.' .. mark, 'PX', horizon)
   hold('t:' .. ARGV[i])
 end
+if first_tag <= #ARGV then redis.call('SET', root .. 'floor', mark) end
 return {sole, mark}
 """,
     repeatable=True,

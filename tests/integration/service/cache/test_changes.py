@@ -87,6 +87,7 @@ async def test_the_same_holds_in_bulk(one: Process, other: Process) -> None:
         await other.cache.invalidate_tags("team:c")
         return dict.fromkeys(keys, "old")
 
+    await region.get("z", Loads())  # the domain's tag is there
     assert set(await region.many.get(["a", "b"], load)) == {"a", "b"}
     assert await region.many.get(["a", "b"]) == {"a": "old"}
     await region.many.get(["c"], load, tags=["team:c"])
@@ -95,6 +96,22 @@ async def test_the_same_holds_in_bulk(one: Process, other: Process) -> None:
     await region.invalidate("d")
     assert await region.many.set({"d": "old", "e": "old"}, mark) == 1
     assert await region.many.get(["d", "e"]) == {"e": "old"}
+
+
+async def test_a_change_is_seen_also_when_the_server_evicts_what_tells_of_it(
+    one: Process, other: Process
+) -> None:
+    region = one.cache.region("users", str)
+    slow = Loads("old", gate=asyncio.Event())
+    reader = asyncio.create_task(region.get("7", slow, tags=["team:1"]))
+    await slow.running.wait()
+    await other.cache.invalidate_tags("team:1")
+    await one.raw.delete("yardstick:cache:t:team:1")
+    assert slow.gate is not None
+    slow.gate.set()
+    assert await reader == "old"
+    assert await region.get("7", Loads("new"), tags=["team:1"]) == "new"
+    assert await region.get("7", Loads("newer"), tags=["team:1"]) == "new"  # not held back for longer
 
 
 async def test_a_later_read_is_not_overwritten_by_an_earlier_one(one: Process) -> None:
