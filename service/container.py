@@ -18,7 +18,7 @@ from observability import (
     instrument_sqlalchemy,
 )
 from service import __version__
-from service.db.outbox import Outbox
+from service.db.jobs.outbox import Outbox
 from service.db.session import Database
 from service.errors import StartError
 from service.features.health.monitor import HealthMonitor, disk

@@ -4,10 +4,12 @@ import asyncio
 
 from observability import get_logger
 from service.container import Container
-from service.db import outbox
+from service.db.jobs import backlog
 from service.errors import UnavailableError
 
 log = get_logger(__name__)
+
+_UNKNOWN = float("nan")
 
 
 class Sampler:
@@ -20,38 +22,47 @@ class Sampler:
         self._seconds = container.settings.queue.sample_seconds
         name = container.queue.name
         self._depth = metrics.gauge(
-            "queue_depth", "Jobs in the queue, running ones included.", ("queue",)
+            "queue_depth", "Due jobs that the broker holds, running ones included.", ("queue",)
+        ).labels(name)
+        self._delayed = metrics.gauge(
+            "queue_delayed", "Jobs that the broker holds and that are not due yet.", ("queue",)
         ).labels(name)
         self._age = metrics.gauge(
-            "queue_oldest_age_seconds", "How long the oldest job has been due.", ("queue",)
+            "queue_oldest_age_seconds", "How long the oldest published job has been due.", ("queue",)
         ).labels(name)
-        self._pending = metrics.gauge("outbox_pending", "Outbox entries not published yet.")
-        self._lag = metrics.gauge("outbox_oldest_age_seconds", "Age of the oldest entry not published yet.")
+        self._open = metrics.gauge("jobs_open", "Due jobs that were published and have not ended.")
+        self._dead = metrics.gauge("jobs_dead_letters", "Jobs in the dead-letter queue.")
+        self._pending = metrics.gauge("outbox_pending", "Due jobs that were not published yet.")
+        self._lag = metrics.gauge("outbox_oldest_age_seconds", "Age of the oldest job not published yet.")
 
     async def run(self) -> None:
         """Sample until cancelled."""
         while True:
             await self._sample_queue()
-            await self._sample_outbox()
+            await self._sample_jobs()
             await asyncio.sleep(self._seconds)
 
     async def _sample_queue(self) -> None:
-        depth = age = float("nan")
+        waiting = delayed = _UNKNOWN
         try:
             found = await self._queue.stats()
-            depth, age = found.depth, found.oldest_age
+            waiting, delayed = found.waiting, found.delayed
         except UnavailableError as error:
             log.debug("sampling.failed", source="queue", reason=error.message)
-        self._depth.set(depth)
-        self._age.set(age)
+        self._depth.set(waiting)
+        self._delayed.set(delayed)
 
-    async def _sample_outbox(self) -> None:
-        pending = age = float("nan")
+    async def _sample_jobs(self) -> None:
         try:
             async with self._database.unit() as unit:
-                found = await outbox.stats(unit)
-            pending, age = found.pending, found.oldest_age
+                found = await backlog.measure(unit)
         except UnavailableError as error:
-            log.debug("sampling.failed", source="outbox", reason=error.message)
-        self._pending.set(pending)
-        self._lag.set(age)
+            log.debug("sampling.failed", source="jobs", reason=error.message)
+            for gauge in (self._age, self._open, self._dead, self._pending, self._lag):
+                gauge.set(_UNKNOWN)
+            return
+        self._age.set(found.open_age)
+        self._open.set(found.open)
+        self._dead.set(found.dead)
+        self._pending.set(found.pending)
+        self._lag.set(found.pending_age)

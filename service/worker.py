@@ -5,9 +5,10 @@ import sys
 
 from service.app import create_operations_app
 from service.container import Container, open_container
-from service.db.dead_jobs import Graveyard
-from service.db.effects import Effects
-from service.db.relay import Relay
+from service.db.jobs.effects import Effects
+from service.db.jobs.failures import Failures
+from service.db.jobs.keeping import Keeping
+from service.db.jobs.relay import Relay, RelayMetrics
 from service.http.server import HttpServer, check_port
 from service.infra.queues.runner import JobRunner
 from service.jobs import job_handlers
@@ -35,13 +36,17 @@ async def run_jobs(container: Container, stopping: asyncio.Event) -> None:
     handlers = job_handlers(container.transactions)
     for handler in handlers:
         container.jobs.metrics.series(handler.kind.name)  # present from zero on, for rates and alerts
-    runner = JobRunner(
-        Effects(container.database, handlers).perform,
-        Graveyard(container.database).bury,
-        container.jobs,
+    metrics = container.telemetry.metrics
+    duplicates = metrics.counter(
+        "jobs_duplicate", "Deliveries of jobs that had ended before, and did nothing.", ("job_name",)
     )
-    published = container.telemetry.metrics.counter("outbox_published", "Outbox entries handed to the queue.")
-    relay = Relay(settings.outbox, container.database, container.queue, container.jobs, published)
+    runner = JobRunner(
+        Effects(container.database, handlers, duplicates).perform,
+        Failures(container.database),
+        container.jobs,
+        interruptions=settings.queue.interruptions,
+    )
+    relay = Relay(settings.outbox, container.database, container.queue, container.jobs, RelayMetrics(metrics))
     container.jobs.metrics.concurrency.set(settings.queue.concurrency)
     working = [
         asyncio.create_task(
@@ -53,6 +58,7 @@ async def run_jobs(container: Container, stopping: asyncio.Event) -> None:
         asyncio.create_task(stopping.wait(), name="stopping"),
         asyncio.create_task(container.health.await_dependencies(), name="await-dependencies"),
         asyncio.create_task(Sampler(container).run(), name="sampler"),
+        asyncio.create_task(Keeping(settings.outbox, container.database, metrics).run(), name="keeping"),
     ]
     try:
         # Neither ends by itself: if one does, it has failed, and the process ends with its error.

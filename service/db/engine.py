@@ -23,7 +23,6 @@ _WAIT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 
 def open_engine(settings: DatabaseSettings, application: str) -> AsyncEngine:
     """A pooled engine. Connects when first used."""
-    statement_seconds = settings.statement_timeout_ms / 1000
     engine = create_async_engine(
         _url(settings),
         pool_size=settings.pool_size,
@@ -31,16 +30,7 @@ def open_engine(settings: DatabaseSettings, application: str) -> AsyncEngine:
         pool_timeout=settings.pool_timeout_seconds,
         pool_use_lifo=True,
         hide_parameters=True,
-        connect_args={
-            **_connect_arguments(settings),
-            # The server ends a slow statement; this bounds the wait for one that no longer answers at all.
-            "command_timeout": statement_seconds + 1,
-            "server_settings": {
-                "application_name": application,
-                "statement_timeout": str(settings.statement_timeout_ms),
-                "jit": "off",
-            },
-        },
+        connect_args=_bounded_arguments(settings, application),
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
     return engine
@@ -50,6 +40,16 @@ def open_migration_engine(settings: DatabaseSettings) -> AsyncEngine:
     """An engine without pool and without statement timeout: a migration takes what it takes."""
     return create_async_engine(
         _url(settings), poolclass=NullPool, connect_args=_connect_arguments(settings), hide_parameters=True
+    )
+
+
+def open_unpooled_engine(settings: DatabaseSettings, application: str) -> AsyncEngine:
+    """For connections that are held for long and would be missing from the pool."""
+    return create_async_engine(
+        _url(settings),
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args=_bounded_arguments(settings, application),
     )
 
 
@@ -103,6 +103,19 @@ class PoolMetrics(Collector):
 
 def _url(settings: DatabaseSettings) -> URL:
     return make_url(settings.url.get_secret_value()).set(drivername="postgresql+asyncpg")
+
+
+def _bounded_arguments(settings: DatabaseSettings, application: str) -> dict[str, Any]:
+    return {
+        **_connect_arguments(settings),
+        # The server ends a slow statement; this bounds the wait for one that no longer answers at all.
+        "command_timeout": settings.statement_timeout_ms / 1000 + 1,
+        "server_settings": {
+            "application_name": application,
+            "statement_timeout": str(settings.statement_timeout_ms),
+            "jit": "off",
+        },
+    }
 
 
 def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:

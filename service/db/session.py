@@ -9,11 +9,11 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 
 from observability import Metrics, get_logger
 from service.db.base import KEYS_OPTION, Entity
-from service.db.engine import PoolMetrics, open_engine
+from service.db.engine import PoolMetrics, open_engine, open_unpooled_engine
 from service.db.keys import Keys
 from service.db.soft_delete import EntitySession
 from service.errors import ServiceError, UnavailableError
@@ -61,6 +61,7 @@ class Database:
         self._keys = Keys(holder or application)
         self.engine = open_engine(settings, application).execution_options(**{KEYS_OPTION: self._keys})
         self._pool = PoolMetrics(self.engine, metrics)
+        self._unpooled = open_unpooled_engine(settings, application)
         self._sessions = async_sessionmaker(
             self.engine, sync_session_class=EntitySession, expire_on_commit=False
         )
@@ -80,6 +81,13 @@ class Database:
                 unit = UnitOfWork(session)
                 yield unit
         unit.committed()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to hold for long, outside of the pool. Raises UnavailableError, also when lost."""
+        with _faults():
+            async with self._unpooled.connect() as connection:
+                yield connection
 
     async def ping(self) -> None:
         """One round trip. Raises UnavailableError, also while the clock forbids new keys."""

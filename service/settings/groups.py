@@ -214,6 +214,9 @@ class QueueSettings(Group):
     lease_seconds: float = Field(
         10.0, ge=1, le=600, description="A job of a worker that died runs again after this time"
     )
+    interruptions: int = Field(
+        10, ge=1, le=1000, description="Deaths of its worker after which a job is taken for their cause"
+    )
     sample_seconds: Seconds = Field(2.0, description="Interval of the queue and outbox gauges")
 
 
@@ -223,9 +226,18 @@ class OutboxSettings(Group):
     title = "Outbox"
     model_config = SettingsConfigDict(env_prefix="OUTBOX_")
 
-    poll_seconds: Seconds = Field(0.1, description="Pause between looks at the outbox when it was empty")
-    batch: int = Field(100, ge=1, le=1000, description="Most entries per transaction of the relay")
-    keep_seconds: int = Field(3600, ge=0, description="Published entries are deleted after this time")
+    poll_seconds: Seconds = Field(
+        1.0, description="Longest pause between looks at the outbox; a commit that enqueues ends it"
+    )
+    batch: int = Field(200, ge=1, le=1000, description="Most jobs per transaction of the relay")
+    keep_seconds: int = Field(
+        3600, ge=60, description="Completed jobs stay at least this long, so that a duplicate is known as one"
+    )
+    dead_seconds: int = Field(86_400, ge=60, description="Dead letters become failed jobs after this time")
+    dead_limit: int = Field(10_000, ge=0, description="Most dead letters; the oldest become failed jobs")
+    republish_seconds: int = Field(
+        900, ge=10, description="A job that should have ended this long ago is given to the queue again"
+    )
 
 
 class LiveSettings(Group):

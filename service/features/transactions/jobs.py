@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from service.db.effects import JobHandler
+from service.db.jobs.effects import JobHandler
 from service.db.session import UnitOfWork
 from service.errors import ConflictError, NotFoundError
 from service.features.transactions import operations

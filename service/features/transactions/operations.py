@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 
-from service.db.outbox import Outbox
+from service.db.jobs.outbox import Outbox
 from service.db.session import UnitOfWork
 from service.errors import ConflictError, NotFoundError
 from service.features.transactions import repository

@@ -19,6 +19,7 @@ PRIORITIES: tuple[Priority, ...] = ("critical", "high", "normal", "low", "bulk")
 """First to last."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+\.v[1-9][0-9]*")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class JobError(Exception):
@@ -80,6 +81,8 @@ class Job(_Frozen):
     @classmethod
     def decode(cls, body: bytes) -> "Job":
         """The envelope in a message. Raises MalformedJobError."""
+        if _NUL.search(body):
+            raise MalformedJobError("not a job envelope: it has a NUL character, which no database can keep")
         try:
             return cls.model_validate_json(body)
         except ValidationError as error:

@@ -9,7 +9,7 @@ of a killed worker run again after `lease` seconds and not after the longest tim
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from observability import get_logger
 from service.errors import UnavailableError
-from service.infra.queues.interface import Again, Delivery, Job, QueueStats, Runner
+from service.infra.queues.interface import Again, Delivery, Job, JobError, QueueStats, Runner
 from service.infra.redis import RedisClient
 from service.tasks import end
 
@@ -83,15 +83,25 @@ class RedisQueue:
         """The client that publishing goes through, for instrumentation."""
         return self._redis
 
-    async def publish(self, job: Job) -> None:
+    async def publish(self, jobs: Sequence[Job]) -> list[JobError | None]:
         with _faults():
-            await self._redis.enqueue_job(_RUN, job.encode(), _job_id=str(job.id))
+            for job in jobs:
+                await self._redis.enqueue_job(
+                    _RUN, job.encode(), _job_id=str(job.id), _defer_until=job.due_at
+                )
+        return [None] * len(jobs)
+
+    async def pause(self) -> None: ...
+
+    async def resume(self) -> None: ...
+
+    async def close(self) -> None: ...
 
     async def stats(self) -> QueueStats:
         with _faults():
-            depth = await self._redis.zcard(self.name)
-            oldest = await self._redis.zrange(self.name, 0, 0, withscores=True)
-        return QueueStats(depth, max(0.0, time.time() - oldest[0][1] / 1000) if oldest else 0.0)
+            held = await self._redis.zcard(self.name)
+            due = await self._redis.zcount(self.name, "-inf", time.time() * 1000)
+        return QueueStats(due, held - due)
 
     async def ping(self) -> None:
         with _faults():

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from observability import Attempt, JobTelemetry, get_logger
 from service.errors import UnavailableError
@@ -12,24 +13,46 @@ from service.infra.queues.interface import Again, Delivery, Job, MalformedJobErr
 log = get_logger(__name__)
 
 Perform = Callable[[Job], Awaitable[None]]
-Bury = Callable[[Delivery, Job | None, BaseException], Awaitable[None]]
-"""Stores a dead job with its last error, durably. The job is None when the message was no envelope."""
 
 MALFORMED = "_malformed"
 OUTAGE_DELAY = 5.0
+INTERRUPTIONS = 10
+
+
+class Failures(Protocol):
+    """Where failures are written down, durably. Each call may raise `UnavailableError`."""
+
+    async def retried(self, job: Job, error: BaseException, due_at: datetime) -> None:
+        """An attempt failed and the job will be tried again."""
+
+    async def interrupted(self, job: Job) -> int:
+        """A worker had the job and did not end it; gives how often that has happened."""
+
+    async def bury(self, delivery: Delivery, job: Job | None, error: BaseException) -> None:
+        """The job is a dead letter. It is None when the message was no envelope."""
 
 
 class JobRunner:
     """Runs each delivery to its end: done, due again later, or dead. It is what engines call.
 
     A failure of the job counts as an attempt. `UnavailableError` does not: an outage of the database must not
-    send every job that meets it to the dead letters, so those come back until it is over.
+    send every job that meets it to the dead letters, so those come back until it is over. Nor does the death
+    of a worker, as most jobs in its hands are innocent; but one that outlived `interruptions` of them is
+    taken for the cause.
     """
 
-    def __init__(self, perform: Perform, bury: Bury, telemetry: JobTelemetry) -> None:
+    def __init__(
+        self,
+        perform: Perform,
+        failures: Failures,
+        telemetry: JobTelemetry,
+        *,
+        interruptions: int = INTERRUPTIONS,
+    ) -> None:
         self._perform = perform
-        self._bury = bury
+        self._failures = failures
         self._telemetry = telemetry
+        self._interruptions = interruptions
 
     async def __call__(self, delivery: Delivery) -> Again | None:
         try:
@@ -41,39 +64,49 @@ class JobRunner:
             str(job.id),
             job.meta,
             attempt=job.attempt,
-            enqueued_at=job.enqueued_at,
+            enqueued_at=job.due_at,
             created_at=_timestamp(job),
             context=job.meta,
         )
         with attempt:
             try:
+                if delivery.redelivered:
+                    await self._interrupted(job)
                 async with asyncio.timeout(job.options.timeout_seconds):
                     await self._perform(job)
             except Exception as error:  # noqa: BLE001 - whatever a job raises decides what becomes of it
                 return await self._failed(delivery, job, attempt, error)
         return None
 
+    async def _interrupted(self, job: Job) -> None:
+        count = await self._failures.interrupted(job)
+        if count > self._interruptions:
+            raise PermanentJobError(f"{count} workers took it and did not end it: it may be what ended them")
+
     async def _failed(self, delivery: Delivery, job: Job, attempt: Attempt, error: Exception) -> Again | None:
         if isinstance(error, UnavailableError):
             return self._later(attempt, job, error, random.uniform(0.5, 1) * OUTAGE_DELAY)  # noqa: S311 - jitter
-        if isinstance(error, PermanentJobError) or job.attempt >= job.options.attempts:
-            try:
-                await self._bury(delivery, job, error)
-            except UnavailableError as outage:
-                return self._later(attempt, job, outage, OUTAGE_DELAY)
-            attempt.dead(error)
-            return None
-        return self._later(attempt, job.model_copy(update={"attempt": job.attempt + 1}), error, backoff(job))
+        try:
+            if isinstance(error, PermanentJobError) or job.attempt >= job.options.attempts:
+                await self._failures.bury(delivery, job, error)
+                attempt.dead(error)
+                return None
+            delay = backoff(job)
+            await self._failures.retried(job, error, datetime.now(UTC) + timedelta(seconds=delay))
+        except UnavailableError as outage:
+            # Nothing is written of this attempt, so that it does not count either.
+            return self._later(attempt, job, outage, OUTAGE_DELAY)
+        return self._later(attempt, job.model_copy(update={"attempt": job.attempt + 1}), error, delay)
 
     @staticmethod
     def _later(attempt: Attempt, job: Job, error: Exception, delay: float) -> Again:
         attempt.retried(error, delay=delay)
         due = datetime.now(UTC) + timedelta(seconds=delay)
-        return Again(job.model_copy(update={"enqueued_at": due}).encode(), delay)
+        return Again(job.model_copy(update={"due_at": due}).encode(), delay)
 
     async def _reject(self, delivery: Delivery, error: MalformedJobError) -> Again | None:
         try:
-            await self._bury(delivery, None, error)
+            await self._failures.bury(delivery, None, error)
         except UnavailableError:
             return Again(delivery.body, OUTAGE_DELAY)
         if self._telemetry.enabled:

@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from service.app import create_app
 from service.container import Container, open_container
 from service.db.base import Base
+from service.db.jobs.record import JobRecord, Outcome
 from service.settings import Settings
 from service.worker import run_jobs
 
@@ -53,6 +54,10 @@ class Service:
     async def count(self, table: type[Base]) -> int:
         async with self.container.database.unit() as unit:
             return await unit.session.scalar(select(func.count()).select_from(table)) or 0
+
+    async def ended(self, outcome: Outcome = Outcome.COMPLETED) -> int:
+        """How many jobs ended so."""
+        return len([row for row in await self.rows(JobRecord) if row.outcome == outcome])
 
     async def rows(self, table: type[Base]) -> list[Any]:
         async with self.container.database.unit() as unit:

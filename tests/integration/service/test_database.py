@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 from sqlalchemy.orm.exc import StaleDataError
 
-from service.db import migrate, outbox
-from service.db.relay import Relay
+from service.db import migrate
+from service.db.jobs import backlog
+from service.db.jobs.relay import Relay, RelayMetrics
 from service.features.transactions.models import Transaction
 from service.settings import DatabaseSettings
 from service.tables import TABLES
@@ -114,17 +115,15 @@ async def test_keys_ascend_and_are_not_shown(service: Service) -> None:
 async def test_two_relays_share_the_work(service: Service) -> None:
     for number in range(30):
         await service.create(reference=f"r{number}")
-    container = service.container
-    counter = container.telemetry.metrics.counter("published", "For this test.")
+    container, counts = service.container, RelayMetrics(service.container.telemetry.metrics)
     settings = container.settings.outbox.model_copy(update={"batch": 10})
-    relays = [Relay(settings, container.database, container.queue, container.jobs, counter) for _ in range(2)]
+    relays = [Relay(settings, container.database, container.queue, container.jobs, counts) for _ in range(2)]
     shares = await asyncio.gather(*(relay.relay_batch() for relay in relays))
     assert sum(shares) == 20
     while await relays[0].relay_batch():
         pass
-    assert (await container.queue.stats()).depth == 30
-    assert service.metric("yardstick_published_total") == 30
+    assert (await container.queue.stats()).waiting == 30
+    assert service.metric("yardstick_outbox_published_total") == 30
     async with container.database.unit() as unit:
-        assert (await outbox.stats(unit)).pending == 0
-        assert await outbox.prune(unit, 3600) == 0
-        assert await outbox.prune(unit, 0) == 30
+        found = await backlog.measure(unit)
+    assert (found.pending, found.open, found.dead) == (0, 30, 0)

@@ -7,13 +7,15 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
 from compose.native import Stack
+from observability import Metrics
 from service.db import migrate
-from service.db.effects import JobEffect, JobHandler
-from service.db.outbox import OutboxEntry
-from service.db.relay import Relay
+from service.db.jobs.effects import JobHandler
+from service.db.jobs.record import JobRecord
+from service.db.jobs.relay import Relay, RelayMetrics
 from service.db.session import UnitOfWork
 from service.errors import UnavailableError
 from service.features.transactions.models import Transaction
@@ -78,13 +80,13 @@ async def test_redis_down_between_commit_and_enqueue(
             return bool(body["status"] == "degraded" and body["dependencies"]["queue"]["status"] == "down")
 
         await eventually(degraded, every=0.1)
-        assert {entry.published_at for entry in await service.rows(OutboxEntry)} == {None}
+        assert {entry.published_at for entry in await service.rows(JobRecord)} == {None}
         assert (await service.transaction(created[0]["id"]))["status"] == "pending"
         await asyncio.to_thread(own.start, "redis")
         for transaction in created:
             settled = await service.settled(transaction["id"], within=30)
             assert settled["version"] == transaction["version"] + 1
-        assert await service.count(JobEffect) == 5
+        assert await service.ended() == 5
         events = [line["event"] for line in log_lines()]
         assert events.count("transaction.settled") == 5
         assert "outbox.unavailable" in events
@@ -98,13 +100,13 @@ async def test_a_queued_job_survives_a_restart_of_redis(own: Stack, settings: Se
             service.container.database,
             service.container.queue,
             service.container.jobs,
-            service.container.telemetry.metrics.counter("published", "For this test."),
+            RelayMetrics(Metrics(CollectorRegistry(), "test")),
         )
         assert await relay.relay_batch() == 1
         assert await relay.relay_batch() == 0
         await asyncio.to_thread(own.stop, "redis")
         await asyncio.to_thread(own.start, "redis")
-        assert (await service.container.queue.stats()).depth == 1
+        assert (await service.container.queue.stats()).waiting == 1
         async with service.working():
             await service.settled(created["id"], within=30)
 
@@ -122,7 +124,7 @@ async def test_the_database_killed_and_back(own: Stack, settings: Settings) -> N
         after = await service.create(reference="after")
         for transaction in [*before, after]:
             assert (await service.settled(transaction["id"], within=40))["version"] == 2
-        assert await service.count(JobEffect) == 6
+        assert await service.ended() == 6
 
 
 async def test_a_restart_of_the_database_between_requests_is_not_noticed(
@@ -170,18 +172,17 @@ async def test_an_outage_uses_up_no_attempt(service: Service, monkeypatch: pytes
 
     monkeypatch.setattr("service.worker.job_handlers", lambda _: (JobHandler(SETTLEMENT, away_first),))
     async with service.working():
-        await service.container.queue.publish(
-            Job(
-                id=uuid4(),
-                name=SETTLEMENT.name,
-                payload={"transactionId": str(uuid4())},
-                options=JobOptions(attempts=1),
-                enqueued_at="2026-11-21T00:00:00Z",
-            )
+        job = Job(
+            id=uuid4(),
+            name=SETTLEMENT.name,
+            payload={"transactionId": str(uuid4())},
+            options=JobOptions(attempts=1),
+            due_at="2026-11-21T00:00:00Z",
         )
+        await service.container.queue.publish([job])
 
         async def effect() -> int:
-            return await service.count(JobEffect)
+            return await service.ended()
 
         await eventually(effect)
     assert calls == 6
@@ -221,6 +222,6 @@ async def test_a_commit_that_fails_is_no_201(service: Service) -> None:
     assert answer.status_code == 500
     assert answer.json()["error"]["code"] == "internal"
     assert await service.count(Transaction) == 1
-    assert await service.count(OutboxEntry) == 1
+    assert await service.count(JobRecord) == 1
     labels = {"status": "pending", "currency": "EUR"}
     assert service.metric("yardstick_transactions_total", labels) == 1

@@ -10,10 +10,9 @@ import orjson
 import pytest
 from opentelemetry.trace import SpanKind
 
-from service.db import outbox
-from service.db.dead_jobs import DeadJob
-from service.db.effects import JobEffect, JobHandler
-from service.db.outbox import OutboxEntry
+from service.db.jobs import outbox
+from service.db.jobs.effects import JobHandler
+from service.db.jobs.record import JobRecord, Outcome
 from service.db.session import UnitOfWork
 from service.features.transactions.models import Transaction
 from service.features.transactions.settlement import SETTLEMENT, SettlementPayload
@@ -29,14 +28,14 @@ def settlement(transaction_id: str, **changes: object) -> Job:
         name=SETTLEMENT.name,
         payload={"transactionId": transaction_id},
         options=JobOptions(attempts=3, backoff="fixed", backoff_seconds=0.05),
-        enqueued_at=datetime.now(UTC),
+        due_at=datetime.now(UTC),
     )
     return job.model_copy(update=changes)
 
 
-async def dead(service: Service) -> DeadJob:
-    async def look() -> list[DeadJob]:
-        return await service.rows(DeadJob)
+async def dead(service: Service) -> JobRecord:
+    async def look() -> list[JobRecord]:
+        return [row for row in await service.rows(JobRecord) if row.outcome == Outcome.DEAD]
 
     found = await eventually(look)
     assert len(found) == 1
@@ -52,8 +51,8 @@ async def test_a_created_transaction_is_settled(service: Service, log_lines: Lin
     assert settled["version"] == created["version"] + 1
     assert settled["settledAt"] > created["createdAt"]
     assert settled["amount"] == "12.50"
-    assert await service.count(JobEffect) == 1
-    [entry] = await service.rows(OutboxEntry)
+    assert await service.ended() == 1
+    [entry] = await service.rows(JobRecord)
     assert entry.published_at is not None
     events = [line["event"] for line in log_lines()]
     assert events.count("transaction.created") == 1
@@ -93,7 +92,7 @@ async def test_the_trace_has_its_five_hops_and_one_server_span(service: Service)
     assert consumer.attributes is not None
     assert consumer.attributes["messaging.system"] == "redis"
     assert consumer.attributes["messaging.destination.name"] == "yardstick:jobs"
-    [entry] = await service.rows(OutboxEntry)
+    [entry] = await service.rows(JobRecord)
     assert consumer.attributes["messaging.message.id"] == str(entry.job_id)
 
 
@@ -114,31 +113,31 @@ async def test_nothing_is_enqueued_for_what_is_rolled_back(service: Service, log
 
     with pytest.raises(ZeroDivisionError):
         await fail()
-    assert await service.count(OutboxEntry) == 0
+    assert await service.count(JobRecord) == 0
 
 
 async def test_a_duplicate_delivery_has_one_effect(service: Service, log_lines: Lines) -> None:
     created = await service.create()
     async with service.working():
         await service.settled(created["id"])
-        [entry] = await service.rows(OutboxEntry)
-        await service.container.queue.publish(settlement(created["id"], id=entry.job_id))
+        [entry] = await service.rows(JobRecord)
+        await service.container.queue.publish([settlement(created["id"], id=entry.job_id)])
 
         async def duplicate() -> bool:
             return any(line["event"] == "job.duplicate" for line in log_lines())
 
         await eventually(duplicate)
     assert (await service.transaction(created["id"]))["version"] == created["version"] + 1
-    assert await service.count(JobEffect) == 1
+    assert await service.ended() == 1
     assert service.metric("yardstick_transactions_total", {"status": "settled", "currency": "EUR"}) == 1
-    assert await service.count(DeadJob) == 0
+    assert await service.ended(Outcome.DEAD) == 0
 
 
 async def test_publishing_a_queued_job_again_keeps_one(service: Service) -> None:
     job = settlement(str(uuid4()))
-    await service.container.queue.publish(job)
-    await service.container.queue.publish(job)
-    assert (await service.container.queue.stats()).depth == 1
+    await service.container.queue.publish([job])
+    await service.container.queue.publish([job])
+    assert (await service.container.queue.stats()).waiting == 1
 
 
 class Flaky:
@@ -163,10 +162,10 @@ async def test_a_job_that_fails_twice_succeeds_the_third_time(
     flaky = Flaky(2)
     monkeypatch.setattr("service.worker.job_handlers", lambda _: (JobHandler(SETTLEMENT, flaky.handle),))
     async with service.working():
-        await service.container.queue.publish(settlement(str(uuid4())))
+        await service.container.queue.publish([settlement(str(uuid4()))])
 
         async def effect() -> int:
-            return await service.count(JobEffect)
+            return await service.ended()
 
         await eventually(effect)
     assert [row.reference for row in await service.rows(Transaction)] == ["effect 3"]
@@ -177,7 +176,7 @@ async def test_a_job_that_fails_twice_succeeds_the_third_time(
         ("job.done", 3),
     ]
     assert service.metric("yardstick_jobs_retried_total", {"job_name": SETTLEMENT.name}) == 2
-    assert (await service.container.queue.stats()).depth == 0
+    assert (await service.container.queue.stats()).waiting == 0
 
 
 async def test_a_job_that_always_fails_is_dead_after_its_attempts(
@@ -187,14 +186,14 @@ async def test_a_job_that_always_fails_is_dead_after_its_attempts(
     monkeypatch.setattr("service.worker.job_handlers", lambda _: (JobHandler(SETTLEMENT, flaky.handle),))
     job = settlement(str(uuid4()))
     async with service.working():
-        await service.container.queue.publish(job)
+        await service.container.queue.publish([job])
         letter = await dead(service)
-    assert (letter.job_id, letter.name, letter.attempts) == (str(job.id), SETTLEMENT.name, 3)
-    assert letter.error == "ValueError: failure 3"
-    assert Job.decode(letter.body).payload == job.payload
+    assert (letter.job_id, letter.name, letter.attempts) == (job.id, SETTLEMENT.name, 3)
+    assert [entry["error"] for entry in letter.history] == [f"ValueError: failure {n}" for n in (1, 2, 3)]
+    assert letter.payload == job.payload
     assert flaky.calls == 3
     assert await service.count(Transaction) == 0
-    assert (await service.container.queue.stats()).depth == 0
+    assert (await service.container.queue.stats()).waiting == 0
     assert "job.dead" in [line["event"] for line in log_lines()]
 
 
@@ -210,10 +209,10 @@ async def test_a_job_over_its_time_is_tried_again(service: Service, monkeypatch:
     monkeypatch.setattr("service.worker.job_handlers", lambda _: (JobHandler(SETTLEMENT, slow_once),))
     options = JobOptions(attempts=2, backoff="fixed", backoff_seconds=0.01, timeout_seconds=0.1)
     async with service.working():
-        await service.container.queue.publish(settlement(str(uuid4()), options=options))
+        await service.container.queue.publish([settlement(str(uuid4()), options=options)])
 
         async def effect() -> int:
-            return await service.count(JobEffect)
+            return await service.ended()
 
         await eventually(effect)
     assert calls == 2
@@ -234,7 +233,7 @@ async def test_a_malformed_message_is_dead_at_once(service: Service, body: bytes
     async with service.working():
         letter = await dead(service)
     assert letter.body == body
-    assert reason in letter.error
+    assert reason in letter.history[-1]["error"]
     assert service.metric("yardstick_jobs_dead_total", {"job_name": "_malformed"}) == 1
 
 
@@ -249,10 +248,10 @@ async def test_a_malformed_message_is_dead_at_once(service: Service, body: bytes
 async def test_a_job_that_cannot_succeed_is_dead_at_once(
     service: Service, changes: dict[str, object], reason: str
 ) -> None:
-    await service.container.queue.publish(settlement(str(uuid4()), **changes))
+    await service.container.queue.publish([settlement(str(uuid4()), **changes)])
     async with service.working():
         letter = await dead(service)
-    assert reason in letter.error
+    assert reason in letter.history[-1]["error"]
     assert letter.attempts == 1
 
 
@@ -265,9 +264,9 @@ async def enqueue_raw(service: Service, job_id: str, body: bytes) -> None:
 async def test_the_envelope_is_json_of_the_contract(service: Service) -> None:
     created = await service.create()
     async with service.container.database.unit() as unit:
-        [entry] = await outbox.claim_pending(unit, 10)
+        [entry] = await outbox.claim_pending(unit, 10, 0)
     envelope = orjson.loads(entry.job({}).encode())
-    assert envelope.keys() == {"id", "name", "payload", "attempt", "options", "meta", "enqueuedAt"}
+    assert envelope.keys() == {"id", "name", "payload", "attempt", "options", "meta", "dueAt"}
     assert envelope["payload"] == {"transactionId": created["id"]}
     assert envelope["meta"].keys() >= {
         "correlationId", "userId", "tenant", "source", "timestamp", "traceparent",
@@ -277,7 +276,7 @@ async def test_the_envelope_is_json_of_the_contract(service: Service) -> None:
 
 async def test_gauges_show_queue_and_outbox(service: Service) -> None:
     await service.container.queue.publish(
-        settlement(str(uuid4()), options=JobOptions(attempts=3, backoff="fixed", backoff_seconds=60))
+        [settlement(str(uuid4()), options=JobOptions(attempts=3, backoff="fixed", backoff_seconds=60))]
     )
 
     async def sampled() -> bool:

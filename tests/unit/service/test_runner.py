@@ -30,6 +30,8 @@ class Bench:
     raises: list[BaseException | None] = field(default_factory=list)
     grave_raises: BaseException | None = None
     buried: list[tuple[Delivery, Job | None, BaseException]] = field(default_factory=list)
+    tried: list[tuple[Job, BaseException]] = field(default_factory=list)
+    interruptions: int = 0
 
     async def perform(self, job: Job) -> None:
         error = self.raises.pop(0) if self.raises else None
@@ -41,9 +43,19 @@ class Bench:
             raise self.grave_raises
         self.buried.append((delivery, job, error))
 
-    async def run(self, body: bytes) -> Again | None:
+    async def retried(self, job: Job, error: BaseException, due_at: datetime) -> None:
+        if self.grave_raises is not None:
+            raise self.grave_raises
+        self.tried.append((job, error))
+
+    async def interrupted(self, job: Job) -> int:
+        self.interruptions += 1
+        return self.interruptions
+
+    async def run(self, body: bytes, *, redelivered: bool = False) -> Again | None:
         jobs = JobTelemetry(self.telemetry, system="test", queue="q")
-        return await JobRunner(self.perform, self.bury, jobs)(Delivery("id", body))
+        runner = JobRunner(self.perform, self, jobs, interruptions=3)
+        return await runner(Delivery("id", body, redelivered))
 
     def count(self, name: str, job: str = "test.job.v1") -> float:
         return self.telemetry.registry.get_sample_value(f"app_jobs_{name}_total", {"job_name": job}) or 0
@@ -58,7 +70,7 @@ async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench
 
 
 def job(**changes: object) -> Job:
-    made = Job(id=uuid4(), name="test.job.v1", payload={}, enqueued_at=datetime.now(UTC))
+    made = Job(id=uuid4(), name="test.job.v1", payload={}, due_at=datetime.now(UTC))
     return made.model_copy(update=changes)
 
 
@@ -76,7 +88,7 @@ async def test_a_failure_comes_again_as_the_next_attempt(bench: Bench) -> None:
     assert following.attempt == 2
     assert (following.id, following.meta, following.payload) == (first.id, first.meta, first.payload)
     assert 1.0 <= again.delay <= 2.0
-    assert (following.enqueued_at - datetime.now(UTC)).total_seconds() == pytest.approx(again.delay, abs=0.5)
+    assert (following.due_at - datetime.now(UTC)).total_seconds() == pytest.approx(again.delay, abs=0.5)
     assert (bench.count("retried"), bench.count("dead")) == (1, 0)
 
 
@@ -128,7 +140,7 @@ async def test_a_job_over_its_time_has_failed(bench: Bench) -> None:
 
     jobs = JobTelemetry(bench.telemetry, system="test", queue="q")
     slow = job(options=JobOptions(timeout_seconds=0.01))
-    again = await JobRunner(forever, bench.bury, jobs)(Delivery("id", slow.encode()))
+    again = await JobRunner(forever, bench, jobs)(Delivery("id", slow.encode()))
     assert again is not None
     assert Job.decode(again.body).attempt == 2
 

@@ -1,0 +1,155 @@
+"""Jobs written in the transaction that wants them done: either both are there, or neither."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4, uuid5
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from observability import JobTelemetry, current
+from service.db.jobs.record import JobRecord, Outcome
+from service.db.session import UnitOfWork
+from service.infra.queues.interface import JobKind, JobOptions, P
+
+CHANNEL = "yardstick_outbox"
+"""Notified by every transaction that enqueued something, at its commit."""
+
+_KEYS = UUID("6b1f4c1e-3a0e-4f5a-9a55-0c2f6a6f7d10")
+
+
+def job_id_of(key: str) -> UUID:
+    """The job ID of a business key: whoever enqueues with the same key gets the same job."""
+    return uuid5(_KEYS, key)
+
+
+class Outbox:
+    """Where operations enqueue."""
+
+    def __init__(self, telemetry: JobTelemetry, *, source: str) -> None:
+        self._telemetry = telemetry
+        self._source = source
+
+    async def add(
+        self,
+        unit: UnitOfWork,
+        kind: JobKind[P],
+        payload: P,
+        *,
+        delay: float = 0,
+        job_id: UUID | None = None,
+        options: JobOptions | None = None,
+    ) -> UUID:
+        """Enqueue a job with this unit of work; gives its ID.
+
+        Args:
+            delay: seconds until it is due.
+            job_id: for de-duplication (`job_id_of`). Of one that is known already nothing is enqueued.
+            options: in place of the kind's.
+        """
+        [made] = await self._add(
+            unit, kind, [payload], delay=delay, job_ids=[job_id or uuid4()], options=options
+        )
+        return made
+
+    async def add_bulk(
+        self,
+        unit: UnitOfWork,
+        kind: JobKind[P],
+        payloads: Iterable[P],
+        *,
+        delay: float = 0,
+        options: JobOptions | None = None,
+    ) -> list[UUID]:
+        """Enqueue a job for each payload, with one statement; gives their IDs in the same order."""
+        payloads = list(payloads)
+        job_ids = [uuid4() for _ in payloads]
+        return await self._add(unit, kind, payloads, delay=delay, job_ids=job_ids, options=options)
+
+    async def _add(
+        self,
+        unit: UnitOfWork,
+        kind: JobKind[P],
+        payloads: Sequence[P],
+        *,
+        delay: float,
+        job_ids: list[UUID],
+        options: JobOptions | None,
+    ) -> list[UUID]:
+        if not 0 <= delay <= 10 * 365 * 86_400:
+            raise ValueError(f"a job's delay is 0 to ten years in seconds, not {delay}")
+        if not payloads:
+            return []
+        # JSON's own checks, such as against NaN, belong to whoever enqueues.
+        validated = [kind.payload.model_validate(payload) for payload in payloads]
+        tried = (options or kind.options).model_dump(mode="json", by_alias=True)
+        with ExitStack() as spans:
+            rows = [
+                {
+                    "job_id": job_id,
+                    "name": kind.name,
+                    "payload": payload.model_dump(mode="json", by_alias=True),
+                    "options": tried,
+                    "meta": self._meta(
+                        job_id, spans.enter_context(self._telemetry.outbox(kind.name, str(job_id)))
+                    ),
+                    "due_at": func.now() + timedelta(seconds=delay),
+                }
+                for job_id, payload in zip(job_ids, validated, strict=True)
+            ]
+            statement = insert(JobRecord).on_conflict_do_nothing(index_elements=[JobRecord.job_id])
+            for start in range(0, len(rows), 1000):
+                await unit.session.execute(statement.values(rows[start : start + 1000]))
+            await unit.session.execute(select(func.pg_notify(CHANNEL, "")))
+        return job_ids
+
+    def _meta(self, job_id: UUID, carrier: dict[str, str]) -> dict[str, str]:
+        caller = current()
+        return {
+            "correlationId": caller.request_id or str(job_id),
+            "userId": caller.user_id or "system",
+            "tenant": caller.tenant,
+            "source": self._source,
+            "timestamp": datetime.now(UTC).isoformat(),
+            **carrier,
+        }
+
+
+async def claim_pending(unit: UnitOfWork, limit: int, ahead: float) -> list[JobRecord]:
+    """The oldest that no broker has and no other relay holds, due within `ahead` seconds; locked."""
+    pending = (
+        select(JobRecord)
+        .where(
+            JobRecord.published_at.is_(None),
+            JobRecord.outcome.is_(None),
+            JobRecord.due_at <= func.now() + timedelta(seconds=ahead),
+        )
+        .order_by(JobRecord.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return list(await unit.session.scalars(pending))
+
+
+async def mark_published(unit: UnitOfWork, records: Iterable[JobRecord]) -> None:
+    await _change(unit, records, published_at=func.clock_timestamp())
+
+
+async def mark_refused(unit: UnitOfWork, record: JobRecord, error: Exception) -> None:
+    """A job that the broker does not take is a dead letter."""
+    entry = {"at": datetime.now(UTC).isoformat(), "error": f"{type(error).__name__}: {error}"[:4000]}
+    await _change(
+        unit, [record], outcome=Outcome.DEAD, finished_at=func.now(), history=[*record.history, entry]
+    )
+
+
+async def _change(unit: UnitOfWork, records: Iterable[JobRecord], **values: Any) -> None:
+    ids = [record.id for record in records]
+    await unit.session.execute(
+        update(JobRecord)
+        .where(JobRecord.id.in_(ids))
+        .values(**values)
+        .execution_options(synchronize_session=False)
+    )
