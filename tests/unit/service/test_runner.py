@@ -108,6 +108,30 @@ async def test_a_permanent_failure_is_a_dead_letter_at_once(bench: Bench) -> Non
     assert len(bench.buried) == 1
 
 
+async def test_each_failed_attempt_is_written_down(bench: Bench) -> None:
+    bench.raises = [ValueError("first")]
+    await bench.run(job().encode())
+    assert [(tried.attempt, str(error)) for tried, error in bench.tried] == [(1, "first")]
+
+
+async def test_an_attempt_that_cannot_be_written_down_is_none(bench: Bench) -> None:
+    bench.raises, bench.grave_raises = [ValueError("no")], UnavailableError()
+    again = await bench.run(job().encode())
+    assert again is not None
+    assert Job.decode(again.body).attempt == 1
+
+
+async def test_a_job_that_outlives_its_workers_is_taken_for_their_end(bench: Bench) -> None:
+    body = job().encode()
+    for _ in range(3):
+        assert await bench.run(body, redelivered=True) is None
+    assert (bench.buried, bench.count("done")) == ([], 3)
+    assert await bench.run(body, redelivered=True) is None
+    [(_, _, error)] = bench.buried
+    assert "4 workers took it and did not end it" in str(error)
+    assert bench.count("done") == 3
+
+
 async def test_an_outage_is_no_attempt(bench: Bench) -> None:
     bench.raises = [UnavailableError()]
     again = await bench.run(job(attempt=3).encode())

@@ -1,0 +1,154 @@
+"""How jobs end, what stays of them, and for how long."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import text, update
+
+from observability import Metrics
+from service.db.jobs.effects import Effects, JobHandler, RepeatableHandler
+from service.db.jobs.failures import Failures
+from service.db.jobs.keeping import Keeping
+from service.db.jobs.record import JobRecord, Outcome
+from service.db.session import UnitOfWork
+from service.features.transactions.models import Transaction
+from service.features.transactions.settlement import SETTLEMENT, SettlementPayload
+from service.infra.queues.interface import Delivery, Job, JobOptions
+from tests.integration.service.harness import Service
+
+
+def job(**changes: object) -> Job:
+    made = Job(
+        id=uuid4(), name=SETTLEMENT.name, payload={"transactionId": str(uuid4())}, due_at=datetime.now(UTC)
+    )
+    return made.model_copy(update=changes)
+
+
+def effects(
+    service: Service, handler: JobHandler[SettlementPayload] | RepeatableHandler[SettlementPayload]
+) -> Effects:
+    counter = Metrics(CollectorRegistry(), "test").counter("duplicate", "For this test.", ("job_name",))
+    return Effects(service.container.database, [handler], counter)
+
+
+def keeping(service: Service, **changes: object) -> Keeping:
+    settings = service.container.settings.outbox.model_copy(update=changes)
+    return Keeping(settings, service.container.database, Metrics(CollectorRegistry(), "test"))
+
+
+async def sql(service: Service, statement: str) -> None:
+    async with service.container.database.unit() as unit:
+        await unit.session.execute(text(statement))
+
+
+async def pay(unit: UnitOfWork, payload: SettlementPayload) -> None:
+    unit.session.add(Transaction(amount=1, currency="EUR", reference=str(payload.transaction_id)))
+    await unit.session.flush()
+    await asyncio.sleep(0.05)
+
+
+async def test_twenty_deliveries_at_once_have_one_effect(service: Service) -> None:
+    one, perform = job(), effects(service, JobHandler(SETTLEMENT, pay)).perform
+    await asyncio.gather(*(perform(one) for _ in range(20)))
+    await perform(one)
+    assert await service.count(Transaction) == 1
+    [row] = await service.rows(JobRecord)
+    assert (row.job_id, row.outcome) == (one.id, Outcome.COMPLETED)
+
+
+async def test_an_effect_outside_may_happen_again_until_the_job_has_ended(service: Service) -> None:
+    one, calls = job(), 0
+
+    async def send(found: Job, payload: SettlementPayload) -> None:
+        nonlocal calls
+        calls += 1
+        assert found.id == one.id
+        if calls == 1:
+            raise ConnectionError
+
+    perform = effects(service, RepeatableHandler(SETTLEMENT, send)).perform
+    with pytest.raises(ConnectionError):
+        await perform(one)
+    for _ in range(3):
+        await perform(one)
+    assert calls == 2
+
+
+async def test_a_dead_job_stays_dead_whatever_comes_after(service: Service) -> None:
+    one, failures = job(attempt=3), Failures(service.container.database)
+    await failures.retried(job(id=one.id), ValueError("first"), datetime.now(UTC))
+    await failures.bury(Delivery("d", one.encode()), one, ValueError("last"))
+    await failures.bury(Delivery("d", one.encode()), one, ValueError("again"))
+    await failures.retried(one, ValueError("late"), datetime.now(UTC))
+    await effects(service, JobHandler(SETTLEMENT, pay)).perform(one)
+    [row] = await service.rows(JobRecord)
+    assert (row.outcome, row.attempts) == (Outcome.DEAD, 3)
+    assert [entry["error"] for entry in row.history] == ["ValueError: first", "ValueError: last"]
+    assert await service.count(Transaction) == 0
+
+
+async def test_interruptions_are_counted_job_by_job(service: Service) -> None:
+    one, two, failures = job(), job(), Failures(service.container.database)
+    assert [await failures.interrupted(one) for _ in range(3)] == [1, 2, 3]
+    assert await failures.interrupted(two) == 1
+
+
+async def test_a_stranger_delivered_twice_is_one_dead_letter(service: Service) -> None:
+    failures = Failures(service.container.database)
+    for _ in range(2):
+        await failures.bury(Delivery("strange \x00 id", b"\x00\xff"), None, ValueError("\x00" * 9000))
+    [row] = await service.rows(JobRecord)
+    assert (row.body, row.name, row.payload, row.outcome) == (b"\x00\xff", None, None, Outcome.DEAD)
+    assert len(row.history[0]["error"]) == 4000
+
+
+async def test_completed_jobs_stay_for_their_time_and_the_newest_for_longer(service: Service) -> None:
+    perform = effects(service, JobHandler(SETTLEMENT, _nothing)).perform
+    jobs = [job(options=JobOptions(keep_completed=3)) for _ in range(10)]
+    for one in jobs:
+        await perform(one)
+    keeper = keeping(service, keep_seconds=3600)
+    await keeper.once()
+    assert await service.count(JobRecord) == 10
+    await sql(service, "UPDATE job SET finished_at = finished_at - interval '2 h'")
+    await keeper.once()
+    assert {row.job_id for row in await service.rows(JobRecord)} == {one.id for one in jobs[-3:]}
+
+
+async def test_dead_letters_fail_after_their_time_or_when_there_are_too_many(service: Service) -> None:
+    failures = Failures(service.container.database)
+    jobs = [job(options=JobOptions(keep_failed=2)) for _ in range(10)]
+    for one in jobs:
+        await failures.bury(Delivery("d", one.encode()), one, ValueError())
+    await keeping(service, dead_limit=8).once()
+    outcomes = {row.job_id: row.outcome for row in await service.rows(JobRecord)}
+    assert [outcomes[one.id] for one in jobs] == [Outcome.FAILED] * 2 + [Outcome.DEAD] * 8
+    await sql(service, "UPDATE job SET finished_at = finished_at - interval '25 h'")
+    keeper = keeping(service)
+    for _ in range(2):  # retired, then pruned
+        await keeper.once()
+    assert {row.job_id for row in await service.rows(JobRecord)} == {one.id for one in jobs[-2:]}
+
+
+async def test_what_the_broker_lost_is_published_again(service: Service) -> None:
+    fresh, late, retried, done = job(), job(), job(), job()
+    failures = Failures(service.container.database)
+    for one in (fresh, late, retried, done):
+        await failures.interrupted(one)  # gives it a row, as if it had been published
+    await effects(service, JobHandler(SETTLEMENT, _nothing)).perform(done)
+    past = {
+        "published_at": datetime.now(UTC) - timedelta(hours=1),
+        "due_at": datetime.now(UTC) - timedelta(hours=1),
+    }
+    async with service.container.database.unit() as unit:
+        await unit.session.execute(update(JobRecord).where(JobRecord.job_id != fresh.id).values(**past))
+    await failures.retried(retried, ValueError(), datetime.now(UTC) + timedelta(seconds=10))
+    await keeping(service, republish_seconds=900).once()
+    assert [row.job_id for row in await service.rows(JobRecord) if row.published_at is None] == [late.id]
+
+
+async def _nothing(unit: UnitOfWork, payload: SettlementPayload) -> None:
+    return None
