@@ -43,12 +43,14 @@ class FileQueue:
     ) -> None:
         self.name = name
         path = path.absolute()
+        found = True
         try:
             check_file(path)
         except UnavailableError as error:
+            found = False
             # A full disk or a lock passes; the worker then begins where it can.
             log.warning("queue.unavailable", queue=name, path=str(path), reason=str(error.__cause__ or error))
-        self._writer = FileWriter(path)
+        self._writer = FileWriter(path, create=not found)
         self._bell = Bell(path.with_name(f"{path.name}-bell"))
         self._poll, self._lease, self._max_bytes = poll, lease, max_bytes
         self._consumer: FileConsumer | None = None
@@ -67,7 +69,8 @@ class FileQueue:
             answers.append(None)
             # What is due already keeps the order in which it came.
             due = max(int(job.due_at.timestamp() * 1e6), now)
-            rows.append((str(job.id), PRIORITIES.index(job.options.priority), due, body))
+            priority = PRIORITIES.index(job.options.priority)
+            rows.append({"job_id": str(job.id), "priority": priority, "due": due, "body": body})
         if rows:
             await self._writer.write(functools.partial(file_jobs.insert, rows=rows), durable=True)
             self._bell.ring()

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from service.infra.queues.file_schema import now_us
 from service.infra.queues.interface import PRIORITIES, Again, Delivery, QueueStats
 
-Row = tuple[str, int, int, bytes]
+Row = Mapping[str, object]
 """job_id, priority (0 is the most urgent), due (microseconds of the epoch), body."""
 
 _LEVELS = range(len(PRIORITIES))
-_INSERT = "INSERT INTO jobs(job_id, priority, due, body) VALUES (?, ?, ?, ?) ON CONFLICT(job_id) DO NOTHING"
+_INSERT = """
+INSERT INTO jobs(job_id, priority, due, body) SELECT :job_id, :priority, :due, :body
+WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE job_id = :job_id AND lease IS NULL)
+"""
 _EXPIRE = "UPDATE jobs SET lease = NULL, owner = NULL WHERE lease <= ?"
 _TAKE = """
 UPDATE jobs SET lease = ?, owner = ?, deliveries = deliveries + 1 WHERE id IN (
@@ -56,7 +59,7 @@ class Taken:
 
 
 def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """A job that is there already stays as it is."""
+    """A job that waits already stays as it is; one that runs is queued anew, for it may be ending."""
     connection.executemany(_INSERT, rows)
 
 

@@ -22,13 +22,14 @@ _WAL_LIMIT = 64 << 20
 _SCHEMA = f"""
 CREATE TABLE jobs(
   id INTEGER PRIMARY KEY AUTOINCREMENT,
-  job_id TEXT NOT NULL UNIQUE,
+  job_id TEXT NOT NULL,
   priority INTEGER NOT NULL,
   due INTEGER NOT NULL,
   lease INTEGER,
   owner INTEGER,
   deliveries INTEGER NOT NULL DEFAULT 0,
   body BLOB NOT NULL);
+CREATE INDEX jobs_by_job_id ON jobs(job_id);
 CREATE INDEX jobs_ready ON jobs(priority, due, id) WHERE lease IS NULL;
 CREATE INDEX jobs_leased ON jobs(lease) WHERE lease IS NOT NULL;
 PRAGMA user_version = {_VERSION};

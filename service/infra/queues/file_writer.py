@@ -41,14 +41,15 @@ class FileWriter:
     is tried once more by itself, so that one cannot spoil another.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, create: bool) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="queue-file")
         self._waiting: deque[_Call] = deque()
         self._connection: sqlite3.Connection | None = None
         self._inode = (0, 0)
         self._durable = True
-        self._create = True
+        # A file that goes away while it is used is missed, not replaced: its disk may come back.
+        self._create = create
 
     async def write(self, operation: Operation[T], *, durable: bool = False) -> T:
         """The operation's result once it is committed.
@@ -150,7 +151,6 @@ class FileWriter:
         connection = open_file(self._path, create=self._create)
         status = self._path.stat()
         self._inode = (status.st_dev, status.st_ino)
-        # A file that goes away while it is used is missed, not replaced: its disk may come back.
         self._create = False
         self._connection, self._durable = connection, True
         return connection
