@@ -28,8 +28,9 @@ log = get_logger(__name__)
 class FileQueue:
     """A `JobQueue` in one file, for the processes of one machine. The file has mode 600.
 
-    `poll` is the pause between looks at the file of an idle consumer, which other processes' jobs normally
-    wake sooner, and `lease` how long a job of a worker that died stays with it, both in seconds.
+    `poll` is the pause between looks at the file of an idle consumer; where a named pipe beside the file
+    wakes it, five times that is enough. `lease` is how long a job of a worker that died stays with it. Both in
+    seconds. A body over `max_bytes` is refused.
 
     Raises:
         StartError: the file can never be a queue as things are: a folder, damaged, not ours to write, on a
@@ -94,8 +95,7 @@ class FileQueue:
     async def pause(self) -> None:
         self._paused = True
         if self._consumer is not None:
-            self._consumer.paused = True
-            await self._consumer.hold()
+            await self._consumer.pause()
 
     async def resume(self) -> None:
         self._paused = False

@@ -21,6 +21,8 @@ log = get_logger(__name__)
 _OUTAGE_PAUSE = (0.1, 5.0)
 _DEFECT_DELAY = 1.0
 _LAST_WORD_SECONDS = 2.0
+_BELL_PATIENCE = 5
+"""How many times longer the pause between two looks is where a bell wakes."""
 
 
 class FileConsumer:
@@ -43,6 +45,7 @@ class FileConsumer:
         # When to look for jobs, microseconds of the epoch; 0 is at once, None when something changes.
         self._look_at: int | None = 0
         self._seen = -1
+        self._listening = self._heard = False
         self._renew_at = 0.0
 
     def look(self) -> None:
@@ -50,14 +53,18 @@ class FileConsumer:
         self._look_at = 0
         self._wake.set()
 
-    async def hold(self) -> None:
-        """Once `paused` is set: return when no fetch is under way any more."""
+    async def pause(self) -> None:
+        """Returns when no fetch is under way any more."""
+        self.paused = True
+        self._wake.set()
+        await self._hold()
+
+    async def _hold(self) -> None:
         async with self._stepping:
             return
 
     async def run(self) -> None:
         """Until `stop`."""
-        self._bell.listen(self.look)
         pause = _OUTAGE_PAUSE[0]
         try:
             while not self._finished():
@@ -70,14 +77,14 @@ class FileConsumer:
                     await self._rest(pause)
                     pause = min(pause * 2, _OUTAGE_PAUSE[1])
         finally:
-            self._bell.deafen()
+            self._listen(False)
             await end(*self._running.values())
             self._done.set()
 
     async def stop(self, grace: float) -> None:
         self._stopping = True
         self._wake.set()
-        await self.hold()
+        await self._hold()
         running = dict(self._running)
         if running:
             _, late = await asyncio.wait(running.values(), timeout=grace)
@@ -111,9 +118,24 @@ class FileConsumer:
                 # Paused while it waited for the lock: no fetch after all.
                 await self._step(0 if self._stopping or self.paused else room, renew=renew)
             return
+        self._listen(room > 0)
         await self._rest(self._patience(room))
         if room > 0 and not self._wake.is_set():
             await self._poll_changes()
+
+    def _listen(self, wanted: bool) -> None:
+        """Who has no room must not hear the bell in the place of one who has."""
+        if wanted and not self._listening:
+            self._bell.listen(self._hear)
+        elif self._listening and not wanted:
+            self._bell.deafen()
+            if self._heard:
+                self._bell.ring()
+        self._listening = wanted
+
+    def _hear(self) -> None:
+        self._heard = True
+        self.look()
 
     async def _step(self, room: int, *, renew: bool) -> None:
         ended = dict(self._ended)
@@ -139,6 +161,7 @@ class FileConsumer:
             if job not in self._running and job not in self._ended:
                 self._running[job] = asyncio.create_task(self._run(job, delivery), name=f"job-{delivery.id}")
         if room > 0:
+            self._heard = False
             full = len(taken.jobs) >= room
             self._look_at = 0 if full else taken.next_due
             if full:
@@ -171,7 +194,7 @@ class FileConsumer:
         if self._running:
             limits.append(self._renew_at - time.monotonic())
         if room > 0:
-            limits.append(self._poll)
+            limits.append(self._poll * (_BELL_PATIENCE if self._bell.works else 1))
             if self._look_at is not None:
                 limits.append((self._look_at - now_us()) / 1e6)
         return max(0.0, min(limits)) if limits else None

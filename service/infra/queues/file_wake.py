@@ -24,6 +24,10 @@ class Bell:
         self._pipe: int | None = None
         self._tried = False
 
+    @property
+    def works(self) -> bool:
+        return self._pipe is not None
+
     def ring(self) -> None:
         pipe = self._open()
         if pipe is not None:
