@@ -5,12 +5,13 @@ An engine takes part by a `<name>_broker` fixture, imported here, and its name i
 
 import pytest
 
+from tests.contract.queues.file_broker import file_broker
 from tests.contract.queues.harness import Broker
 from tests.contract.queues.redis_broker import redis_broker
 
-__all__ = ["redis_broker"]
+__all__ = ["file_broker", "redis_broker"]
 
-ENGINES = ("redis",)
+ENGINES = ("redis", "file")
 
 
 @pytest.fixture(params=ENGINES)
