@@ -10,10 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from compose import unprivileged
-from compose.model import Component
+from compose.model import Component, Resolved
 from compose.paths import CONFIG, ROOT, Paths
 from compose.ports import HOST
-from compose.programs import Resolved
 from compose.state import write
 
 

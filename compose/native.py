@@ -15,9 +15,9 @@ from compose.configure import Setting, environment, plan, remove, write_targets
 from compose.events import GOOD, Event, Phase, Report, silent
 from compose.graph import by_name, closure
 from compose.launch import launch
-from compose.model import Component, MissingProgramError, StackError
+from compose.model import Component, MissingProgramError, Resolved, StackError
 from compose.paths import Paths
-from compose.programs import Resolved, resolve
+from compose.programs import resolve
 from compose.ready import is_ready
 from compose.start import Outcome, start_all
 from compose.state import Known, State, locked, write
