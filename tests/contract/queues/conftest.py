@@ -6,11 +6,12 @@ An engine takes part by a `<name>_broker` fixture, imported here, and its name i
 import pytest
 
 from tests.contract.queues.harness import Broker
+from tests.contract.queues.rabbitmq_broker import amqp_url, rabbitmq_broker
 from tests.contract.queues.redis_broker import redis_broker
 
-__all__ = ["redis_broker"]
+__all__ = ["amqp_url", "rabbitmq_broker", "redis_broker"]
 
-ENGINES = ("redis",)
+ENGINES = ("redis", "rabbitmq")
 
 
 @pytest.fixture(params=ENGINES)

@@ -206,6 +206,7 @@ class Consumer:
         self._dispatch()
 
     async def _handle(self, held: Held) -> None:
+        # The old message is acknowledged only once the broker has the new one: at worst there are two.
         try:
             early = held.early
             again: Again | None
@@ -213,9 +214,11 @@ class Consumer:
                 again = Again(held.message.body, early)
             else:
                 again = await self.run(Delivery(held.job, held.message.body, bool(held.message.redelivered)))
-            answer = await self._again(held, again) if again is not None else None
+            answer = await self.put_back(held, again) if again is not None else None
         except BaseException as error:
-            # Also a fault of the runner, which it should not have: the job must not wait for a disconnect.
+            if isinstance(error, Exception):
+                # An outage, or a defect of the runner: the job comes back at once, and may meet it again.
+                await self._rest()
             with suppress(UnavailableError), faults():
                 await held.channel.basic_nack(_tag(held), requeue=True)
             if not isinstance(error, UnavailableError):
@@ -229,13 +232,9 @@ class Consumer:
                 log.error("queue.job_refused", queue=held.queue.name, jobId=held.job, reason=str(answer))
                 await held.channel.basic_nack(_tag(held), requeue=False)
 
-    async def _again(self, held: Held, again: Again) -> JobError | None:
-        """The old message is acknowledged only once the broker has the new one: at worst there are two."""
-        try:
-            return await self.put_back(held, again)
-        except UnavailableError:
+    async def _rest(self) -> None:
+        with suppress(asyncio.CancelledError):
             await asyncio.sleep(OUTAGE_PAUSE)
-            raise
 
 
 def _tag(held: Held) -> int:

@@ -111,7 +111,7 @@ class Link:
 
     def _explain(self, error: BaseException) -> str:
         """What is wrong and what to do, without the password."""
-        place = f"{self._url.host}:{self._url.port or ('5671' if self._url.scheme == 'amqps' else '5672')}"
+        place = f"{self._url.host}:{self._url.port}" if self._url.port else str(self._url.host)
         match error:
             case AuthenticationError() | ProbableAuthenticationError():
                 return (
@@ -119,10 +119,11 @@ class Link:
                     " password in QUEUE_RABBITMQ_URL, or make that user (rabbitmqctl add_user)"
                 )
             case ConnectionNotAllowed():
+                host = unquote(self._url.raw_path[1:]) or "/"
                 return (
-                    f"the broker at {place} keeps user {self._url.user!r} out of virtual host"
-                    f" {unquote(self._url.raw_path[1:]) or '/'!r}: correct QUEUE_RABBITMQ_URL, or make the host"
-                    " and give the user its permissions (rabbitmqctl add_vhost, set_permissions)"
+                    f"the broker at {place} keeps user {self._url.user!r} out of virtual host {host!r}:"
+                    " correct QUEUE_RABBITMQ_URL, or make the host and give the user its permissions"
+                    " (rabbitmqctl add_vhost, set_permissions)"
                 )
             case TopologyError():
                 return str(error)

@@ -42,14 +42,14 @@ class RabbitQueue:
         url: SecretStr,
         *,
         name: str,
-        type: QueueType = "classic",  # noqa: A002 - the broker's own word
+        queue_type: QueueType = "classic",
         prefetch: int | None = None,
         heartbeat: int = 10,
         timeout: float = 10.0,
         max_bytes: int = 16_777_216,
     ) -> None:
         self.name = name
-        self.topology = Topology(name.removesuffix(":jobs").replace(":", "."), type)
+        self.topology = Topology(name.removesuffix(":jobs").replace(":", "."), queue_type)
         self._prefetch = prefetch
         self._timeout = timeout
         # The broker stops reading from connections that publish when it runs out of memory or disk: with one
