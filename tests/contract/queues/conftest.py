@@ -7,11 +7,12 @@ import pytest
 
 from tests.contract.queues.file_broker import file_broker
 from tests.contract.queues.harness import Broker
+from tests.contract.queues.rabbitmq_broker import amqp_url, rabbitmq_broker
 from tests.contract.queues.redis_broker import redis_broker
 
-__all__ = ["file_broker", "redis_broker"]
+__all__ = ["amqp_url", "file_broker", "rabbitmq_broker", "redis_broker"]
 
-ENGINES = ("redis", "file")
+ENGINES = ("redis", "rabbitmq", "file")
 
 
 @pytest.fixture(params=ENGINES)
