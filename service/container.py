@@ -30,7 +30,9 @@ from service.infra.event_bus import EventBus
 from service.infra.live.hub import LiveHub
 from service.infra.live.redis import RedisPublisher, RedisReader
 from service.infra.locks import Locks
+from service.infra.queues.file import FileQueue
 from service.infra.queues.interface import JobQueue
+from service.infra.queues.rabbitmq import RabbitQueue
 from service.infra.queues.redis import RedisQueue
 from service.infra.rate_limit.guard import RateLimitGuard
 from service.infra.rate_limit.redis import RedisRateLimiter
@@ -113,6 +115,7 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
         cache = Cache(store, settings.cache, telemetry)
         stack.push_async_callback(cache.close)
         queue = _queue(settings.queue, redis, telemetry)
+        stack.push_async_callback(queue.close)
         jobs = JobTelemetry(telemetry, system=queue.system, queue=queue.name)
         file_urls = UrlSigner(
             settings.files.signing_key.get_secret_value(),
@@ -176,6 +179,22 @@ def _queue(settings: QueueSettings, redis: RedisClient, telemetry: Telemetry) ->
             )
             instrument_redis(telemetry, queue.client)
             return queue
+        case "rabbitmq":
+            assert settings.rabbitmq_url is not None  # noqa: S101 - the settings have seen to it
+            return RabbitQueue(
+                settings.rabbitmq_url,
+                name=settings.name,
+                queue_type=settings.rabbitmq_type,
+                prefetch=settings.rabbitmq_prefetch,
+                heartbeat=settings.rabbitmq_heartbeat_seconds,
+            )
+        case "file":
+            return FileQueue(
+                settings.file_path,
+                name=settings.name,
+                poll=settings.poll_seconds,
+                lease=settings.lease_seconds,
+            )
         case never:
             assert_never(never)
 

@@ -207,11 +207,30 @@ class QueueSettings(Group):
     title = "Queue"
     model_config = SettingsConfigDict(env_prefix="QUEUE_")
 
-    engine: Literal["redis", "file"] = Field("redis", description="Queue engine")
+    engine: Literal["redis", "rabbitmq", "file"] = Field("redis", description="What carries jobs to workers")
     name: str = Field("yardstick:jobs", description="Name of the queue", min_length=1, max_length=100)
     file_path: Path = Field(
         Path("data/queue.db"),
         description="File of the file engine, on a local disk that all processes of the machine share",
+    )
+    rabbitmq_url: SecretStr | None = Field(
+        None,
+        validate_default=True,
+        description="Broker of the rabbitmq engine, with user, password and virtual host",
+        examples=["amqp://yardstick:change-me@127.0.0.1:5672/%2F"],
+    )
+    rabbitmq_type: Literal["classic", "quorum"] = Field(
+        "classic", description="Type of the work queues: quorum is replicated, and knows two priorities"
+    )
+    rabbitmq_prefetch: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="Messages of one queue that a worker holds; unset: its concurrency",
+        examples=[50],
+    )
+    rabbitmq_heartbeat_seconds: int = Field(
+        10, ge=1, le=600, description="A worker that hangs loses its jobs to others after two of these"
     )
     concurrency: int = Field(20, ge=1, le=1000, description="Jobs that one worker runs at a time")
     poll_seconds: Seconds = Field(0.05, description="Pause between looks at the queue")
@@ -222,6 +241,15 @@ class QueueSettings(Group):
         10, ge=1, le=1000, description="Deaths of its worker after which a job is taken for their cause"
     )
     sample_seconds: Seconds = Field(2.0, description="Interval of the queue and outbox gauges")
+
+    @field_validator("rabbitmq_url")
+    @classmethod
+    def _broker(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None:
+            check_url(value, ("amqp", "amqps"))
+        elif info.data.get("engine") == "rabbitmq":
+            raise ValueError("is needed by QUEUE_ENGINE=rabbitmq")
+        return value
 
 
 class OutboxSettings(Group):

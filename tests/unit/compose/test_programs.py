@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from compose import programs
-from compose.model import MissingProgramError
+from compose.model import MissingProgramError, Resolved
 
 
 def redis_on_path(folder: Path, monkeypatch: pytest.MonkeyPatch, says: str) -> Path:
@@ -23,7 +23,7 @@ def ignore(_: str) -> None:
 
 def test_a_new_redis_on_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = redis_on_path(tmp_path, monkeypatch, "echo 'Redis server v=7.4.1 sha=0:0 malloc=libc bits=64'")
-    assert programs.resolve("redis", ignore) == programs.Resolved(file, "7.4.1", "PATH")
+    assert programs.resolve("redis", ignore) == Resolved(file, "7.4.1", "PATH")
 
 
 @pytest.mark.parametrize("says", ["echo 'Redis server v=6.0.16 sha=0'", "echo nonsense", "exit 3"])
