@@ -207,7 +207,7 @@ class QueueSettings(Group):
     title = "Queue"
     model_config = SettingsConfigDict(env_prefix="QUEUE_")
 
-    engine: Literal["redis"] = Field("redis", description="Queue engine")
+    engine: Literal["redis", "rabbitmq"] = Field("redis", description="Queue engine")
     name: str = Field("yardstick:jobs", description="Name of the queue", min_length=1, max_length=100)
     concurrency: int = Field(20, ge=1, le=1000, description="Jobs that one worker runs at a time")
     poll_seconds: Seconds = Field(0.05, description="Pause between looks at the queue")
@@ -215,6 +215,55 @@ class QueueSettings(Group):
         10.0, ge=1, le=600, description="A job of a worker that died runs again after this time"
     )
     sample_seconds: Seconds = Field(2.0, description="Interval of the queue and outbox gauges")
+    rabbitmq_url: SecretStr | None = Field(
+        None,
+        validate_default=True,
+        description="RabbitMQ URL with user, password and virtual host (%2F is the usual one); needed by the"
+        " rabbitmq engine",
+        examples=["amqp://yardstick:change-me@127.0.0.1:5672/%2F"],
+    )
+    rabbitmq_type: Literal["classic", "quorum"] = Field(
+        "classic",
+        description="Type of the work queues. classic: five priorities, on one node. quorum: replicated in a"
+        " cluster, two priorities",
+    )
+    rabbitmq_prefetch: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="Jobs of one queue that a worker holds, running and next; unset: QUEUE_CONCURRENCY, at"
+        " most 100",
+        examples=[20],
+    )
+    rabbitmq_heartbeat_seconds: int = Field(
+        10,
+        ge=1,
+        le=600,
+        description="Silence after which the broker asks whether a worker lives; one that hangs loses its jobs"
+        " to others after two to three",
+    )
+    rabbitmq_timeout_seconds: Seconds = Field(10.0, description="Longest wait for RabbitMQ's answer")
+    rabbitmq_max_message_bytes: int = Field(
+        16_777_216,
+        ge=1024,
+        le=512 << 20,
+        description="Largest job; the broker's own max_message_size holds as well",
+    )
+
+    @field_validator("rabbitmq_url")
+    @classmethod
+    def _rabbitmq_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            if info.data.get("engine") == "rabbitmq":
+                raise ValueError("is needed by QUEUE_ENGINE=rabbitmq")
+            return None
+        check_url(value, ("amqp", "amqps"))
+        parts = urlsplit(value.get_secret_value())
+        if not parts.username:
+            raise ValueError("names no user")
+        if parts.query:
+            raise ValueError("must have no parameters: they are settings of their own")
+        return value
 
 
 class OutboxSettings(Group):
