@@ -239,8 +239,8 @@ class QueueSettings(Group):
         10,
         ge=1,
         le=600,
-        description="Silence after which the broker asks whether a worker lives; one that hangs loses its jobs"
-        " to others after two to three",
+        description="Silence after which the broker asks whether a worker lives; one that hangs loses its"
+        " jobs to others after two to three",
     )
     rabbitmq_timeout_seconds: Seconds = Field(10.0, description="Longest wait for RabbitMQ's answer")
     rabbitmq_max_message_bytes: int = Field(
