@@ -2,8 +2,8 @@
 
 A job's place among the waiting ones is a number: urgency * 2^48 + 2 * sequence + redelivered, so that one
 sorted set keeps the urgencies apart, each in the order of arrival, and a job that is given back keeps its
-place. Urgency is the index in `PRIORITIES`. A score of the sorted set by due time is milliseconds; its fraction
-holds urgency and order among jobs due in the same one.
+place. Urgency is the index in `PRIORITIES`. A score of the sorted set by due time is milliseconds; its
+fraction holds urgency and order among jobs due in the same one.
 """
 
 from collections.abc import Sequence
@@ -99,8 +99,8 @@ if earliest and (not first or earliest < first) then wake() end
 wake_if_ready()
 """
 
-# ARGV: how many, lease, token, bytes. Answers the milliseconds until something falls due that is there already,
-# then id, body and whether it is redelivered of each job.
+# ARGV: how many, lease, token, bytes. Answers the milliseconds until the next known thing falls due, then id,
+# body and whether it is redelivered of each job.
 _TAKE = """
 local limit, lease, token, budget = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 -- Also the first write, which needs no memory: a script that has begun may go on when the server is full.
