@@ -13,10 +13,13 @@ import pytest
 
 from compose.native import Stack
 from service.errors import UnavailableError
+from service.infra.queues import redis_scripts
 from service.infra.queues.interface import PRIORITIES, Again, Delivery, JobOptions, Priority, RefusedJobError
 from service.infra.queues.redis import RedisQueue
 from service.infra.queues.redis_scripts import QueueScripts, Verdict
+from service.infra.redis import open_redis
 from service.infra.redis.client import Pool
+from service.settings import RedisSettings
 from tests.contract.queues.harness import (
     LEASE,
     Working,
@@ -109,6 +112,23 @@ async def test_a_full_server_takes_no_job_and_hands_out_those_it_has(
         await worker.ran(51)
         await drained(queue)
     assert worker.times == Counter(ids([*jobs, jobs[0]]))
+
+
+async def test_a_server_that_is_silent_is_unavailable_before_the_clients_retries_are_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redis_scripts, "_PATIENCE_SECONDS", 1.0)
+    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as server:
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        settings = RedisSettings.model_validate({"url": url, "command_timeout_seconds": 60})
+        client = open_redis(settings, name="silent")
+        queue = RedisQueue(client, name="silent", poll=1, lease=LEASE)
+        async with asyncio.timeout(30):
+            with pytest.raises(UnavailableError):
+                await queue.publish([job()])
+            with pytest.raises(UnavailableError):
+                await queue.ping()
+        await client.aclose()
 
 
 async def test_a_job_too_large_is_refused_and_the_others_are_not(redis_broker: RedisBroker) -> None:
@@ -261,6 +281,19 @@ async def test_an_idle_worker_hardly_asks_and_holds_no_connection_of_the_pool(
         assert queue.client.connection_pool.used == 0
         await published(queue, job())
         await worker.ran(2, within=10)
+
+
+async def test_an_idle_worker_hears_of_a_job_that_is_due_sooner_than_those_it_knew(
+    redis_broker: RedisBroker,
+) -> None:
+    queue = redis_broker.open(poll_seconds=60)
+    sooner = job(delay=2)
+    async with Working(queue) as worker:
+        await published(queue, job(delay=50))
+        await asyncio.sleep(1)
+        await published(queue, sooner)
+        await worker.ran(1, within=20)
+    assert worker.order == [str(sooner.id)]
 
 
 async def test_an_idle_worker_whose_wake_up_call_was_lost_looks_after_the_poll(
