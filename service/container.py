@@ -187,6 +187,8 @@ def _queue(settings: QueueSettings, redis: RedisClient, telemetry: Telemetry) ->
                 queue_type=settings.rabbitmq_type,
                 prefetch=settings.rabbitmq_prefetch,
                 heartbeat=settings.rabbitmq_heartbeat_seconds,
+                timeout=settings.rabbitmq_timeout_seconds,
+                max_bytes=settings.rabbitmq_max_message_bytes,
             )
         case "file":
             return FileQueue(

@@ -213,25 +213,6 @@ class QueueSettings(Group):
         Path("data/queue.db"),
         description="File of the file engine, on a local disk that all processes of the machine share",
     )
-    rabbitmq_url: SecretStr | None = Field(
-        None,
-        validate_default=True,
-        description="Broker of the rabbitmq engine, with user, password and virtual host",
-        examples=["amqp://yardstick:change-me@127.0.0.1:5672/%2F"],
-    )
-    rabbitmq_type: Literal["classic", "quorum"] = Field(
-        "classic", description="Type of the work queues: quorum is replicated, and knows two priorities"
-    )
-    rabbitmq_prefetch: int | None = Field(
-        None,
-        ge=1,
-        le=100,
-        description="Messages of one queue that a worker holds; unset: its concurrency",
-        examples=[50],
-    )
-    rabbitmq_heartbeat_seconds: int = Field(
-        10, ge=1, le=600, description="A worker that hangs loses its jobs to others after two of these"
-    )
     concurrency: int = Field(20, ge=1, le=1000, description="Jobs that one worker runs at a time")
     poll_seconds: Seconds = Field(0.05, description="Pause between looks at the queue")
     lease_seconds: float = Field(
@@ -241,14 +222,54 @@ class QueueSettings(Group):
         10, ge=1, le=1000, description="Deaths of its worker after which a job is taken for their cause"
     )
     sample_seconds: Seconds = Field(2.0, description="Interval of the queue and outbox gauges")
+    rabbitmq_url: SecretStr | None = Field(
+        None,
+        validate_default=True,
+        description="RabbitMQ URL with user, password and virtual host (%2F is the usual one); needed by the"
+        " rabbitmq engine",
+        examples=["amqp://yardstick:change-me@127.0.0.1:5672/%2F"],
+    )
+    rabbitmq_type: Literal["classic", "quorum"] = Field(
+        "classic",
+        description="Type of the work queues. classic: five priorities, on one node. quorum: replicated in a"
+        " cluster, two priorities",
+    )
+    rabbitmq_prefetch: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="Jobs of one queue that a worker holds, running and next; unset: QUEUE_CONCURRENCY, at"
+        " most 100",
+        examples=[20],
+    )
+    rabbitmq_heartbeat_seconds: int = Field(
+        10,
+        ge=1,
+        le=600,
+        description="Silence after which the broker asks whether a worker lives; one that hangs loses its"
+        " jobs to others after two to three",
+    )
+    rabbitmq_timeout_seconds: Seconds = Field(10.0, description="Longest wait for RabbitMQ's answer")
+    rabbitmq_max_message_bytes: int = Field(
+        16_777_216,
+        ge=1024,
+        le=512 << 20,
+        description="Largest job; the broker's own max_message_size holds as well",
+    )
 
     @field_validator("rabbitmq_url")
     @classmethod
-    def _broker(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if value is not None:
-            check_url(value, ("amqp", "amqps"))
-        elif info.data.get("engine") == "rabbitmq":
-            raise ValueError("is needed by QUEUE_ENGINE=rabbitmq")
+    def _rabbitmq_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            if info.data.get("engine") == "rabbitmq":
+                raise ValueError("is needed by QUEUE_ENGINE=rabbitmq")
+            return None
+        check_url(value, ("amqp", "amqps"))
+        parts = urlsplit(value.get_secret_value())
+        if not parts.username:
+            raise ValueError("names no user")
+        if parts.query:
+            raise ValueError("must have no parameters: they are settings of their own")
         return value
 
 

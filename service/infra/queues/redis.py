@@ -134,7 +134,7 @@ class RedisQueue:
     async def ping(self) -> None:
         """One round trip. Raises UnavailableError."""
         with _faults():
-            await self._redis.ping()
+            await self._scripts.ping()
 
     async def close(self) -> None:
         """Stop without grace. The pool is closed by whoever opened it."""

@@ -63,6 +63,7 @@ class RedisConsumer:
         self._running: dict[Lease, asyncio.Task[None]] = {}
         self._verdicts: list[Verdict] = []
         self._judged, self._room, self._told = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._renewed = time.monotonic()
         self._paused = paused
         self._grace: float | None = None
         self._ended = asyncio.Event()
@@ -86,7 +87,7 @@ class RedisConsumer:
     async def run(self) -> None:
         """Work until `stop`. Cancelled, it leaves its jobs to the end of their leases."""
         settling = asyncio.create_task(self._settle(), name="queue-verdicts")
-        renewing = asyncio.create_task(self._renew(), name="queue-leases")
+        renewing = asyncio.create_task(self._keep_leases(), name="queue-leases")
         pause = _PAUSES[0]
         try:
             while self._grace is None:
@@ -115,6 +116,9 @@ class RedisConsumer:
             self._room.clear()
             await self._room.wait()
         else:
+            if time.monotonic() - self._renewed > self._lease / 2:
+                # After an outage or a long standstill a look at the queue would find our own jobs lost.
+                await self._renew()
             taken = await self._scripts.take(min(room, _MOST_AT_ONCE), next(self._tokens))
             for lease, delivery in taken.jobs:
                 self._start(lease, delivery)
@@ -194,21 +198,24 @@ class RedisConsumer:
                 if not self._verdicts:
                     self._judged.clear()
 
-    async def _renew(self) -> None:
+    async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(self._lease / 4)
-            held = [*self._running, *(verdict.lease for verdict in self._verdicts)]
-            if not held:
-                continue
             try:
-                lost = await self._scripts.renew(held)
+                await self._renew()
             except FAULTS as error:
-                log.warning("queue.leases_not_renewed", queue=self._name, jobs=len(held), reason=_text(error))
-                continue
-            late = sum(lease in self._running for lease in lost)
-            if late:
+                log.warning("queue.leases_not_renewed", queue=self._name, reason=_text(error))
+
+    async def _renew(self) -> None:
+        """Raises FAULTS."""
+        started = time.monotonic()
+        held = [*self._running, *(verdict.lease for verdict in self._verdicts)]
+        if held:
+            lost = sum(lease in self._running for lease in await self._scripts.renew(held))
+            if lost:
                 # The worker or the server stood still for longer than a lease: the job runs twice.
-                log.warning("queue.leases_lost", queue=self._name, jobs=late)
+                log.warning("queue.leases_lost", queue=self._name, jobs=lost)
+        self._renewed = started
 
     async def _finish(self, grace: float) -> None:
         """Let what runs come to its end, and interrupt what does not."""

@@ -10,9 +10,11 @@ from compose.components import COMPONENTS
 from compose.configure import Setting, environment
 from compose.graph import by_name
 from compose.model import Component, Http
+from compose.native import Stack
 from compose.paths import CONFIG, ROOT, Paths
+from compose.secret import NAMES
 
-SECRETS = {f"{name}_password": f"secret-{name}" for name in ("postgres", "redis", "files", "grafana")}
+SECRETS = {f"{name}_password": f"secret-{name}" for name in NAMES}
 # Settings that a user may give in the environment; the table leaves them alone.
 OPTIONAL = {"HOST_NAME", "TRACES_KEPT_PERCENT", "OTELCOL_LOG_LEVEL"}
 
@@ -46,7 +48,7 @@ def test_what_it_refers_to_exists(component: Component) -> None:
     assert {*component.needs, *component.uses} <= set(known)
     assert {var.when for var in component.environment} <= {None, *known}
     assert component.show is None or component.show in component.endpoints
-    assert component.program in {"python", "postgres", "redis", *binaries.PROGRAMS}
+    assert component.program in {"python", "postgres", "redis", "rabbitmq", "epmd", *binaries.PROGRAMS}
     assert component.config is None or (CONFIG / component.config).is_dir()
     assert component.rules is None or list((ROOT / component.rules).glob("*.yaml"))
     if isinstance(component.ready, Http):
@@ -60,9 +62,22 @@ def test_the_service_needs_the_stores_alone() -> None:
     assert required == {"postgres", "redis", "migrate", "api", "worker"}
 
 
+@pytest.mark.parametrize(("engine", "more"), [("redis", set()), ("rabbitmq", {"epmd", "rabbitmq"})])
+def test_rabbitmq_is_part_of_the_stack_only_when_the_queue_asks_for_it(
+    engine: str, more: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUEUE_ENGINE", engine)
+    always = {component.name for component in COMPONENTS if component.when is None}
+    assert {component.name for component in Stack(tmp_path).selected} == always | more
+    assert {component.name for component in Stack(tmp_path, only=("rabbitmq",)).selected} == {
+        "epmd",
+        "rabbitmq",
+    }
+
+
 def test_every_component_that_has_metrics_is_scraped_under_its_own_job() -> None:
     jobs = {component.metrics.job for component in COMPONENTS if component.metrics}
-    backends = {"prometheus", "alertmanager", "loki", "tempo", "otelcol", "grafana"}
+    backends = {"prometheus", "alertmanager", "loki", "tempo", "otelcol", "grafana", "rabbitmq"}
     assert jobs == backends | {"yardstick-api", "yardstick-worker"}
 
 

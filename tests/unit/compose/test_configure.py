@@ -12,6 +12,7 @@ from compose.configure import Setting, copy_config, plan, write_targets
 from compose.graph import by_name
 from compose.model import Resolved, Var
 from compose.paths import Paths
+from compose.secret import NAMES
 
 PYTHON = Resolved(Path("/usr/bin/python3"), "3.11", "PATH")
 
@@ -19,7 +20,7 @@ PYTHON = Resolved(Path("/usr/bin/python3"), "3.11", "PATH")
 @pytest.fixture
 def setting(tmp_path: Path) -> Setting:
     ports = {component.name: dict(component.ports) for component in COMPONENTS}
-    secrets = {f"{name}_password": f"secret-{name}" for name in ("postgres", "redis", "files", "grafana")}
+    secrets = {f"{name}_password": f"secret-{name}" for name in NAMES}
     paths = Paths.of(tmp_path / "state")
     paths.make()
     return Setting(paths, ports, secrets, frozenset(by_name(COMPONENTS)))

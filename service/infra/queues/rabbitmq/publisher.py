@@ -40,11 +40,13 @@ class Publisher:
     _channel: AbstractChannel | None = None
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    async def open(self) -> None:
+        """Have a channel, so that a message waits for no connection. Raises UnavailableError."""
+        await self._ready()
+
     async def publish(self, messages: Sequence[Outgoing]) -> list[JobError | None]:
         """The answer for each message, in their order. Raises UnavailableError: some have none."""
-        with faults():
-            async with asyncio.timeout(self.timeout * 2):
-                channel = await self._open()
+        channel = await self._ready()
         answers = await self._send(channel, messages)
         if any(isinstance(answer, ChannelPreconditionFailed) for answer in answers):
             # One message was larger than the broker takes, for which it closed the channel on all of them.
@@ -57,9 +59,7 @@ class Publisher:
     async def _alone(self, message: Outgoing, answer: BaseException | None) -> BaseException | None:
         if answer is None or isinstance(answer, JobError):
             return answer
-        with faults():
-            async with asyncio.timeout(self.timeout * 2):
-                channel = await self._open()
+        channel = await self._ready()
         answer = (await self._send(channel, [message]))[0]
         if isinstance(answer, ChannelPreconditionFailed):
             return RefusedJobError(f"the broker does not take this message: {answer}")
@@ -114,12 +114,13 @@ class Publisher:
             return RefusedJobError(f"no queue takes {message.route.key}")
         return None
 
-    async def _open(self) -> aiormq.Channel:
-        async with self._opening:
-            connection = await self.link.connection()
-            if self._channel is None or self._channel.is_closed:
-                self._channel = await connection.channel(on_return_raises=True)
-            return cast("aiormq.Channel", await self._channel.get_underlay_channel())
+    async def _ready(self) -> aiormq.Channel:
+        with faults():
+            async with asyncio.timeout(self.timeout * 2), self._opening:
+                connection = await self.link.connection()
+                if self._channel is None or self._channel.is_closed:
+                    self._channel = await connection.channel(on_return_raises=True)
+                return cast("aiormq.Channel", await self._channel.get_underlay_channel())
 
 
 def _outcome(task: asyncio.Task[JobError | None]) -> BaseException | None:

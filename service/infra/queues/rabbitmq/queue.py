@@ -67,6 +67,8 @@ class RabbitQueue:
 
     async def publish(self, jobs: Sequence[Job]) -> list[JobError | None]:
         answers: list[JobError | None] = [None] * len(jobs)
+        # A delay begins to run in the broker: it is reckoned when there is one.
+        await self._publisher.open()
         now = datetime.now(UTC)
         outgoing: dict[int, Outgoing] = {}
         for index, job in enumerate(jobs):
