@@ -6,6 +6,7 @@ place. Urgency is the index in `PRIORITIES`. A score of the sorted set by due ti
 fraction holds urgency and order among jobs due in the same one.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -17,6 +18,8 @@ from service.infra.queues.interface import Delivery
 
 _BATCH_JOBS = 1000
 _BATCH_BYTES = 8 << 20
+_PATIENCE_SECONDS = 10.0
+"""For one round trip. The client's own retries and timeouts add up to more where nobody answers at all."""
 
 # Clocks are the server's own, so that workers need not agree on the time.
 _COMMON = """
@@ -99,8 +102,8 @@ if earliest and (not first or earliest < first) then wake() end
 wake_if_ready()
 """
 
-# ARGV: how many, lease, token, bytes. Answers the milliseconds until something falls due that is there
-# already, then id, body and whether it is redelivered of each job.
+# ARGV: how many, lease, token, bytes. Answers the milliseconds until the next known thing falls due, then id,
+# body and whether it is redelivered of each job.
 _TAKE = """
 local limit, lease, token, budget = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 -- Also the first write, which needs no memory: a script that has begun may go on when the server is full.
@@ -235,6 +238,7 @@ class QueueScripts:
     """The scripts on the keys of one queue. Raises what redis-py raises."""
 
     def __init__(self, redis: ArqRedis, *, name: str, lease: float) -> None:
+        self._redis = redis
         self.wake_key = f"{name}:wake"
         self._lease = _ms(lease)
         parts = ("ready", "running", "leases", "next", "sequence")
@@ -279,8 +283,13 @@ class QueueScripts:
         waiting, delayed = await self._call(self._stats, [])
         return waiting, delayed
 
+    async def ping(self) -> None:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await self._redis.ping()
+
     async def _call(self, script: Any, arguments: Sequence[Any]) -> Any:
-        return await script(keys=self._keys, args=[job_key_prefix, *arguments])
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return await script(keys=self._keys, args=[job_key_prefix, *arguments])
 
 
 T = TypeVar("T", Entry, Verdict)
