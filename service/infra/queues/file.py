@@ -29,8 +29,8 @@ class FileQueue:
     """A `JobQueue` in one file, for the processes of one machine. The file has mode 600.
 
     `poll` is the pause between looks at the file of an idle consumer; where a named pipe beside the file
-    wakes it, five times that is enough. `lease` is how long a job of a worker that died stays with it. Both in
-    seconds. A body over `max_bytes` is refused.
+    wakes it, five times that is enough. `lease` is how long a job of a worker that died stays with it. Both
+    in seconds. A body over `max_bytes` is refused.
 
     Raises:
         StartError: the file can never be a queue as things are: a folder, damaged, not ours to write, on a
