@@ -1,8 +1,8 @@
 """Processes on one queue file that are there to be killed: `file_process <path> <lease> <record>`.
 
 It imports everything once and then forks: a line `publish`, `work` or `fill` on its input starts such a
-process and answers with its number, `kill <number>` ends one by SIGKILL and answers when it is gone. The end of
-its input ends all. What the processes did stands in the record, one line for each thing, written at once:
+process and answers with its number, `kill <number>` ends one by SIGKILL and answers when it is gone. The end
+of its input ends all. What the processes did stands in the record, one line for each thing, written at once:
 
     ready <pid>                           it has opened the file
     published <job ID>                    after `publish` has returned

@@ -1,4 +1,4 @@
-"""The `file` engine and its file: what it refuses to start with, what it rides out, and what it keeps to itself."""
+"""The `file` engine and its file: what it does not start with, what it rides out, what it keeps to itself."""
 
 import asyncio
 import os
@@ -32,6 +32,25 @@ def refused(path: Path, match: str) -> None:
     text = str(caught.value)
     assert text.startswith(f"QUEUE_FILE_PATH: {path}: ")
     assert "\n" not in text
+
+
+def overwrite(path: Path, at: float, content: bytes) -> None:
+    """`at` is a share of the file's length."""
+    with path.open("r+b") as file:
+        file.seek(int(path.stat().st_size * at))
+        file.write(content)
+
+
+async def answers(queue: FileQueue) -> bool:
+    try:
+        await queue.ping()
+    except UnavailableError:
+        return False
+    return True
+
+
+async def silent(queue: FileQueue) -> bool:
+    return not await answers(queue)
 
 
 def test_a_folder_in_place_of_the_file_is_refused(path: Path) -> None:
@@ -69,9 +88,7 @@ async def test_a_damaged_file_is_refused_with_the_way_to_save_it(path: Path) -> 
     queue = open_queue(str(path))
     await published(queue, *numbered(500))
     await queue.close()
-    with path.open("r+b") as file:
-        file.seek(path.stat().st_size // 2)
-        file.write(os.urandom(20_000))
+    overwrite(path, 0.5, os.urandom(20_000))
     refused(path, r"is damaged .*\.recover")
 
 
@@ -80,12 +97,9 @@ async def test_a_file_that_is_damaged_while_it_is_used_is_an_outage(path: Path) 
     await published(queue, *numbered(500))
     with closing(sqlite3.connect(path)) as file:
         file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    size = path.stat().st_size
-    with path.open("r+b") as raw:
-        raw.write(b"\0" * size)
+    overwrite(path, 0.0, bytes(20_000))
     async with Working(queue, concurrency=50) as worker:
-        with pytest.raises(UnavailableError):
-            await queue.ping()
+        await eventually(lambda: silent(queue))
         await asyncio.sleep(1)
         assert not worker.task.done()
         await worker.stop(1.0)
@@ -137,8 +151,12 @@ async def test_all_files_are_for_their_owner_alone(path: Path) -> None:
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     assert modes == dict.fromkeys(("jobs.db", "jobs.db-wal", "jobs.db-shm", "jobs.db-bell"), 0o600)
     await queue.close()
+
+
+def test_a_file_that_others_may_read_is_for_its_owner_alone_from_then_on(path: Path) -> None:
+    open_queue(str(path))
     path.chmod(0o644)
-    await open_queue(str(path)).close()
+    open_queue(str(path))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -246,15 +264,7 @@ async def test_a_disk_that_comes_back_is_used_again(file_broker: FileBroker) -> 
         worker.gate.set()
         await worker.ran(1)
         away.rename(file_broker.path.parent)
-
-        async def answers() -> bool:
-            try:
-                await queue.ping()
-            except UnavailableError:
-                return False
-            return True
-
-        await eventually(answers)
+        await eventually(lambda: answers(queue))
         await drained(queue)
     assert worker.order == [str(one.id)]
 
