@@ -184,12 +184,18 @@ class Working:
 
 
 @asynccontextmanager
-async def victim(broker: Broker, *, concurrency: int) -> AsyncIterator[tuple[Process, list[str]]]:
-    """A worker process that starts jobs and ends none, and the IDs of those it started so far."""
+async def victim(
+    broker: Broker, *, concurrency: int, seconds: float | None = None
+) -> AsyncIterator[tuple[Process, list[str]]]:
+    """A worker process that starts jobs and ends none, and the IDs of those it started so far.
+
+    With `seconds` it ends each job after that time, and the IDs are of those that it ended.
+    """
     function, arguments = broker.recipe()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.contract.queues.victim",
-        function, json.dumps(arguments), str(concurrency), stdout=PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        function, json.dumps(arguments), str(concurrency), "" if seconds is None else str(seconds),
+        stdout=PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     started: list[str] = []
 

@@ -38,6 +38,31 @@ async def test_the_jobs_of_a_killed_process_go_to_another_worker(broker: Broker)
     assert redelivered >= set(started)
 
 
+async def test_whatever_is_killed_and_whenever_every_job_is_done(broker: Broker) -> None:
+    queue = broker.open()
+    jobs = numbered(500)
+    await published(queue, *jobs)
+    done: list[str] = []
+
+    async def work_and_die(after: int) -> None:
+        async with (
+            victim(broker, concurrency=5, seconds=0.03) as (first, by_first),
+            victim(broker, concurrency=5, seconds=0.03) as (second, by_second),
+        ):
+            await eventually(lambda: max(len(by_first), len(by_second)) >= after)
+            first.kill()
+            await first.wait()
+            second.kill()
+        done.extend(by_first + by_second)
+
+    for after in (20, 27, 34, 41):
+        await work_and_die(after)
+    assert len(done) >= 80
+    async with Working(queue, concurrency=20) as worker:
+        await drained(queue)
+    assert set(done) | {delivery.id for delivery in worker.finished} == set(ids(jobs))
+
+
 async def test_a_worker_that_is_idle_takes_over_from_a_killed_one(broker: Broker) -> None:
     jobs = numbered(3)
     async with victim(broker, concurrency=3) as (process, started):
