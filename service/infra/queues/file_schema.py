@@ -92,10 +92,14 @@ def _prepare(path: Path, *, create: bool) -> None:
         raise _fault(
             path, f"{'is a folder' if path.is_dir() else 'is no file'}; name a file, such as {path}.db"
         )
-    if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.W_OK | os.X_OK):
+    if not (_may(path, os.R_OK | os.W_OK) and _may(path.parent, os.W_OK | os.X_OK)):
         raise _fault(path, "this user may not write to the file and its folder; give both to the user")
     if status.st_mode & 0o077:
         path.chmod(0o600)
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _sync_folder(folder: Path) -> None:
