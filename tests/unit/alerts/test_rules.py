@@ -36,6 +36,10 @@ def test_the_promised_alerts_are_there() -> None:
         "YardstickComponentAbsent",
         "YardstickWatchdog",
         "YardstickErrorLogRate",
+        "YardstickDeadLetters",
+        "YardstickQueueBacklog",
+        "YardstickOutboxLag",
+        "YardstickBrokerLostJobs",
     }
 
 
