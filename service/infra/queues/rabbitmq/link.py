@@ -12,7 +12,6 @@ from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import (
     AMQPError,
     AuthenticationError,
-    ChannelInvalidStateError,
     ProbableAuthenticationError,
 )
 from aiormq.exceptions import ConnectionNotAllowed
@@ -62,7 +61,7 @@ class Link:
     async def connection(self) -> AbstractConnection:
         """The open connection. Fails at once in the pause after a failed attempt. Raises UnavailableError."""
         async with self._opening:
-            if self._connection is not None and not self._connection.is_closed:
+            if self._connection is not None and _usable(self._connection):
                 return self._connection
             self._connection = None
             if self.retry_in:
@@ -136,7 +135,8 @@ def faults() -> Iterator[None]:
     """What the client raises for a broker that went away becomes UnavailableError."""
     try:
         yield
-    except (AMQPError, ChannelInvalidStateError, OSError, TimeoutError) as error:
+    except (AMQPError, RuntimeError, OSError, TimeoutError) as error:
+        # A RuntimeError is what the client raises for a connection that it knows to be closed.
         raise UnavailableError("The job queue does not answer") from error
     except asyncio.CancelledError as error:
         # aiormq ends what waits for a lost connection by cancelling it.
@@ -150,7 +150,13 @@ def _cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+def _usable(connection: AbstractConnection) -> bool:
+    """Its own `is_closed` stays false when the other side ends it."""
+    transport = connection.transport
+    return not connection.is_closed and transport is not None and not transport.connection.is_closed
+
+
 async def _close(connection: AbstractConnection, seconds: float) -> None:
-    with suppress(AMQPError, ChannelInvalidStateError, OSError, TimeoutError):
+    with suppress(AMQPError, RuntimeError, OSError, TimeoutError):
         async with asyncio.timeout(seconds):
             await connection.close()
