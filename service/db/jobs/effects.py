@@ -1,15 +1,16 @@
 """Effects that happen once, however often their job is delivered."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from prometheus_client import Counter
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import func, select
+from sqlalchemy import ARRAY, Uuid, bindparam, func, text
 from sqlalchemy.dialects.postgresql import insert
 
 from observability import get_logger
+from service.db.jobs.batching import Batched
 from service.db.jobs.record import JobRecord, Outcome
 from service.db.session import Database, UnitOfWork
 from service.infra.queues.interface import Job, JobKind, PermanentJobError
@@ -40,6 +41,15 @@ class RepeatableHandler(Generic[P]):
 
 Handler = JobHandler[Any] | RepeatableHandler[Any]
 
+# Written out: SQLAlchemy compiles a statement with ON CONFLICT anew each time, which costs more than the rest.
+_END = text(
+    "UPDATE job SET outcome = 'completed', finished_at = clock_timestamp()"
+    " WHERE job_id = ANY(:job_ids) AND outcome IS NULL RETURNING job_id"
+).bindparams(bindparam("job_ids", type_=ARRAY(Uuid())))
+_ENDED = text("SELECT job_id FROM job WHERE job_id = ANY(:job_ids) AND outcome IS NOT NULL").bindparams(
+    bindparam("job_ids", type_=ARRAY(Uuid()))
+)
+
 
 class Effects:
     """Performs jobs: finds the handler, validates the payload, and ends the job with its effect."""
@@ -49,6 +59,9 @@ class Effects:
         self._database = database
         self._handlers: Mapping[str, Handler] = {h.kind.name: h for h in handlers}
         self._duplicates = {name: duplicates.labels(name) for name in self._handlers}
+        # What has no effect of its own in the database needs no transaction of its own either.
+        self._ended: Batched[Job, bool] = Batched(self._have_ended)
+        self._end: Batched[Job, bool] = Batched(self._end_all)
 
     async def perform(self, job: Job) -> None:
         """Have the job's effect. Raises PermanentJobError for a name or payload that no retry can mend."""
@@ -60,43 +73,51 @@ class Effects:
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors()[:5])
             raise PermanentJobError(f"payload is not valid: {faults}") from None
+        if not await self._handle(handler, job, payload):
+            self._duplicates[job.name].inc()
+            log.info("job.duplicate", job=job.name, jobId=str(job.id))
+
+    async def _handle(self, handler: Handler, job: Job, payload: Any) -> bool:
+        """Whether the job had not ended before."""
         if isinstance(handler, RepeatableHandler):
-            async with self._database.unit() as unit:
-                if await _ended(unit, job):
-                    return self._duplicate(job)
+            if await self._ended(job):
+                return False
             await handler.handle(job, payload)
+            return await self._end(job)
         async with self._database.unit() as unit:
-            if not await _end(unit, job):
-                return self._duplicate(job)
-            if isinstance(handler, JobHandler):
-                await handler.handle(unit, payload)
-        return None
+            if not (await end(unit, [job]))[0]:
+                return False
+            await handler.handle(unit, payload)
+        return True
 
-    def _duplicate(self, job: Job) -> None:
-        self._duplicates[job.name].inc()
-        log.info("job.duplicate", job=job.name, jobId=str(job.id))
+    async def _have_ended(self, jobs: Sequence[Job]) -> list[bool]:
+        async with self._database.unit() as unit:
+            found = await unit.session.execute(_ENDED, {"job_ids": [job.id for job in jobs]})
+            ended = set(found.scalars())
+        return [job.id in ended for job in jobs]
+
+    async def _end_all(self, jobs: Sequence[Job]) -> list[bool]:
+        async with self._database.unit() as unit:
+            return await end(unit, jobs)
 
 
-async def _ended(unit: UnitOfWork, job: Job) -> bool:
-    found = select(JobRecord.outcome).where(JobRecord.job_id == job.id)
-    return await unit.session.scalar(found) is not None
+async def end(unit: UnitOfWork, jobs: Sequence[Job]) -> list[bool]:
+    """End jobs as completed; tells of each whether it had not ended before, so that its effect is to be had.
 
-
-async def _end(unit: UnitOfWork, job: Job) -> bool:
-    """Whether this transaction is to have the effect. Waits for another one that is trying the same job.
-
-    A job without a row, published past the outbox or forgotten by now, gets one.
+    Waits for other transactions that are ending the same. A job without a row, published past the outbox or
+    forgotten by now, gets one.
     """
-    ended = {"outcome": Outcome.COMPLETED, "finished_at": func.clock_timestamp()}
-    statement = (
-        insert(JobRecord)
-        .values(**row_of(job), **ended)
-        .on_conflict_do_update(
-            index_elements=[JobRecord.job_id], set_=ended, where=JobRecord.outcome.is_(None)
+    ids = sorted({job.id for job in jobs})  # in one order everywhere, so that nobody waits in a circle
+    fresh = set((await unit.session.execute(_END, {"job_ids": ids})).scalars())
+    for job in {job.id: job for job in jobs if job.id not in fresh}.values():
+        stranger = (
+            insert(JobRecord)
+            .values(**row_of(job), outcome=Outcome.COMPLETED, finished_at=func.clock_timestamp())
+            .on_conflict_do_nothing(index_elements=[JobRecord.job_id])
+            .returning(JobRecord.job_id)
         )
-        .returning(JobRecord.id)
-    )
-    return (await unit.session.execute(statement)).first() is not None
+        fresh |= set((await unit.session.execute(stranger)).scalars())
+    return [job.id in fresh for job in jobs]
 
 
 def row_of(job: Job) -> dict[str, Any]:
