@@ -116,7 +116,9 @@ class FileWriter:
 
     def _read(self, loop: asyncio.AbstractEventLoop, call: _Call) -> None:
         try:
-            call.result = call.operation(self._connect())
+            connection = self._connect()
+            # A reader waits too, for whoever repairs the log's index after a killed writer.
+            call.result = _patiently(lambda: call.operation(connection))
         except Exception as error:  # noqa: BLE001 - told to the caller
             self._recover(error)
             call.error = error
@@ -129,7 +131,7 @@ class FileWriter:
             if durable is not self._durable:
                 connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._durable = durable
-            _begin(connection)
+            _patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
             for call in calls:
                 call.result = call.operation(connection)
             connection.execute("COMMIT")
@@ -147,7 +149,7 @@ class FileWriter:
             if status is not None and (status.st_dev, status.st_ino) == self._inode:
                 return self._connection
             self._disconnect()
-            log.error("queue.file_gone", path=str(self._path), jobs="those in it are lost with it")
+            log.error("queue.file_gone", path=str(self._path), jobs="those in it are out of reach")
         connection = open_file(self._path, create=self._create)
         status = self._path.stat()
         self._inode = (status.st_dev, status.st_ino)
@@ -179,20 +181,18 @@ class FileWriter:
                 log.warning("queue.file_not_closed", path=str(self._path), reason=str(error))
 
 
-def _begin(connection: sqlite3.Connection) -> None:
-    """Become the one writer. Raises UnavailableError when others take too long."""
+def _patiently(call: Callable[[], T]) -> T:
+    """Wait while others hold the lock. Raises UnavailableError when they take too long."""
     limit = time.monotonic() + BUSY_SECONDS
     pause = _PAUSE[0]
     while True:
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            return call()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
             if time.monotonic() > limit:
                 raise UnavailableError("The queue file is locked by another process") from error
-        else:
-            return
         time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - so that processes do not march in step
         pause = min(pause * 2, _PAUSE[1])
 

@@ -236,6 +236,18 @@ async def test_a_lock_held_too_long_is_an_outage_that_passes(
     assert worker.order == ids([one, other])
 
 
+async def test_a_lock_at_the_start_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_schema, "BUSY_SECONDS", 1.0)
+    await open_queue(str(path)).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        queue = open_queue(str(path))
+        assert not await answers(queue)
+        holder.execute("ROLLBACK")
+    assert await answers(queue)
+    await queue.close()
+
+
 async def test_a_file_that_was_replaced_is_noticed(file_broker: FileBroker) -> None:
     queue = file_broker.open()
     await published(queue, *numbered(3))
