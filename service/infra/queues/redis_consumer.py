@@ -111,6 +111,8 @@ class RedisConsumer:
         """Take jobs, or wait for what stands in the way of that."""
         room = self._concurrency - len(self._running)
         if self._paused:
+            # We may have been woken and not have looked: wake another.
+            await self._scripts.settle(())
             await self._hear(None)
         elif room <= 0:
             self._room.clear()
@@ -176,9 +178,8 @@ class RedisConsumer:
         if rung:
             ringing.result()
         else:
-            # Its answer may still be under way, with the one token for all: see that another is there.
+            # Its answer may still be under way and must not meet the next question.
             await self._bell.close()
-            await self._scripts.settle(())
 
     async def _settle(self) -> None:
         """Tell what became of jobs, of all that ended meanwhile at once, until it is heard."""
@@ -227,6 +228,7 @@ class RedisConsumer:
                 await end(*late)
 
     async def _last_words(self) -> None:
+        """Tell the last verdicts, if there are any, and wake another worker."""
         try:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._scripts.settle(self._verdicts)

@@ -70,9 +70,11 @@ local function lease_of(id)
   local token, score = string.match(lease, '^(%S+) (%S+)$')
   return token, tonumber(score)
 end
+-- What was published meanwhile has its body in place of the old one, so that any further run is its run too.
 local function end_lease(id)
   redis.call('ZREM', RUNNING, id)
   redis.call('HDEL', LEASES, id)
+  redis.call('HDEL', NEXT, id)
 end
 local function first_score(key)
   local found = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
@@ -111,7 +113,6 @@ redis.call('DEL', WAKE)
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', RUNNING, '-inf', now, 'LIMIT', 0, 1000)) do
   local _, score = lease_of(id)
   end_lease(id)
-  redis.call('HDEL', NEXT, id)  -- its body is the newer one's already
   give_back(id, score, true)
 end
 local due = redis.call('ZRANGEBYSCORE', QUEUE, '-inf', '(' .. (now + 1), 'WITHSCORES', 'LIMIT', 0, 1000)
@@ -154,18 +155,16 @@ for at = 2, #ARGV, 5 do
   local verdict, id = ARGV[at], ARGV[at + 1]
   local token, score = lease_of(id)
   if token == ARGV[at + 2] then
+    local next = redis.call('HGET', NEXT, id)
     end_lease(id)
     if verdict == 'done' then
-      local next = redis.call('HGET', NEXT, id)
       if next then
         local rank, due = string.match(next, '^(%S+) (%S+)$')
-        redis.call('HDEL', NEXT, id)
         place(id, tonumber(rank), tonumber(due), redis.call('INCR', SEQUENCE))
       else
         redis.call('UNLINK', JOB .. id)
       end
     elseif verdict == 'again' then
-      redis.call('HDEL', NEXT, id)
       redis.call('SET', JOB .. id, ARGV[at + 4])
       place(id, math.floor(score / RANK), now + tonumber(ARGV[at + 3]), redis.call('INCR', SEQUENCE))
     else

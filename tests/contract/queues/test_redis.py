@@ -232,7 +232,7 @@ async def test_what_arq_enqueues_itself_is_run(redis_broker: RedisBroker) -> Non
 
 async def test_jobs_due_in_the_same_moment_keep_urgency_and_order(redis_broker: RedisBroker) -> None:
     queue = redis_broker.open()
-    due = datetime.now(UTC) + timedelta(seconds=2)
+    due = datetime.now(UTC) + timedelta(seconds=4)
     names: list[Priority] = [*reversed(PRIORITIES)]
     jobs = [job(due_at=due, options=JobOptions(priority=name)) for name in names for _ in range(40)]
     await published(queue, *jobs)
@@ -281,6 +281,44 @@ async def test_an_idle_worker_hardly_asks_and_holds_no_connection_of_the_pool(
         assert queue.client.connection_pool.used == 0
         await published(queue, job())
         await worker.ran(2, within=10)
+
+
+async def test_a_worker_that_is_paused_as_it_is_woken_wakes_another(redis_broker: RedisBroker) -> None:
+    queue = redis_broker.open(poll_seconds=60)
+    async with Working(queue) as paused, Working(redis_broker.open(poll_seconds=60)) as other:
+        for _ in range(30):
+            # Whoever waits for the longest time is woken: let it be the one that we pause.
+            await other.queue.pause()
+            await asyncio.sleep(0.05)
+            await other.queue.resume()
+            await asyncio.sleep(0.05)
+            await published(other.queue, job())
+            await queue.pause()
+            await drained(queue)
+            await queue.resume()
+    assert len(paused.finished) + len(other.finished) == 30
+
+
+async def test_a_worker_that_is_stopped_as_it_is_woken_wakes_another(redis_broker: RedisBroker) -> None:
+    async with Working(redis_broker.open(poll_seconds=60)) as other:
+        for _ in range(15):
+            async with Working(redis_broker.open(poll_seconds=60)) as stopped:
+                await asyncio.sleep(0.05)
+                await published(other.queue, job())
+                await stopped.stop(5)
+            await drained(other.queue)
+
+
+async def test_a_paused_worker_asks_for_nothing(redis_broker: RedisBroker) -> None:
+    queue = redis_broker.open()
+    await queue.pause()
+    await published(queue, job())
+    async with Working(queue) as worker:
+        await asyncio.sleep(1)
+        before = await commands(redis_broker)
+        await asyncio.sleep(1)
+        assert await commands(redis_broker) - before <= 4
+        assert worker.started == []
 
 
 async def test_an_idle_worker_hears_of_a_job_that_is_due_sooner_than_those_it_knew(
