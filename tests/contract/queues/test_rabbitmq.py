@@ -1,4 +1,4 @@
-"""What is RabbitMQ's own: what it refuses, what it declares, and that no fault of it or of the way loses a job."""
+"""What is RabbitMQ's own: what it refuses, what it declares, and that no fault on the way loses a job."""
 
 import asyncio
 import os
@@ -119,7 +119,7 @@ async def test_a_job_put_back_too_large_goes_to_the_dead_letters(rabbitmq_broker
 
 
 async def test_a_queue_with_other_arguments_is_named_with_what_to_do_and_heals(
-    rabbitmq_broker: RabbitBroker, capsys: pytest.CaptureFixture[str]
+    rabbitmq_broker: RabbitBroker, capfd: pytest.CaptureFixture[str]
 ) -> None:
     await rabbitmq_broker.open().ping()
     other = rabbitmq_broker.open(queue_type="quorum")
@@ -131,7 +131,7 @@ async def test_a_queue_with_other_arguments_is_named_with_what_to_do_and_heals(
     assert first in str(cause)
     assert "x-queue-type" in str(cause) or "x-delivery-limit" in str(cause) or "x-max-priority" in str(cause)
     assert "delete" in str(cause)
-    assert "queue.unavailable" in capsys.readouterr().err
+    assert "queue.unavailable" in capfd.readouterr().err
     async with Working(other) as worker:
         async with channel(rabbitmq_broker.url) as raw:
             for queue in (*rabbitmq_broker.open().topology.work, other.topology.dead):
@@ -143,19 +143,19 @@ async def test_a_queue_with_other_arguments_is_named_with_what_to_do_and_heals(
 
 
 async def test_a_wrong_password_says_what_to_do_and_names_no_password(
-    rabbitmq_broker: RabbitBroker, capsys: pytest.CaptureFixture[str]
+    rabbitmq_broker: RabbitBroker, capfd: pytest.CaptureFixture[str]
 ) -> None:
     url = re.sub(r":[^:@]*@", ":not-this-one@", rabbitmq_broker.url, count=1)
     queue = open_queue(url, rabbitmq_broker.name)
     with pytest.raises(UnavailableError) as raised:
         await queue.ping()
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert "QUEUE_RABBITMQ_URL" in said
     assert "not-this-one" not in said + str(raised.value) + repr(raised.value.__cause__)
 
 
 async def test_failed_attempts_to_connect_are_spaced_out(
-    rabbitmq_broker: RabbitBroker, capsys: pytest.CaptureFixture[str]
+    rabbitmq_broker: RabbitBroker, capfd: pytest.CaptureFixture[str]
 ) -> None:
     queue = rabbitmq_broker.away()
     end = time.monotonic() + 2
@@ -164,7 +164,7 @@ async def test_failed_attempts_to_connect_are_spaced_out(
             await queue.ping()
         await asyncio.sleep(0.01)
     # 0.1 + 0.2 + 0.4 + 0.8 + 1.6 s: the fifth pause outlasts the two seconds.
-    assert 2 <= capsys.readouterr().err.count("queue.unavailable") <= 5
+    assert 2 <= capfd.readouterr().err.count("queue.unavailable") <= 5
 
 
 async def test_a_deleted_queue_is_declared_and_consumed_anew(rabbitmq_broker: RabbitBroker) -> None:
@@ -302,7 +302,7 @@ async def test_a_broker_killed_while_jobs_come_and_go_loses_none(
     queue_type: QueueType, tmp_path: Path
 ) -> None:
     needs_rabbitmq()
-    jobs = numbered(1500)
+    jobs = numbered(1000)
     with Stack(tmp_path, only=("rabbitmq",)) as stack:
         url = stack.endpoints()["rabbitmq"]
         publisher, consumer = (open_queue(url, "killed", queue_type) for _ in range(2))
@@ -314,7 +314,7 @@ async def test_a_broker_killed_while_jobs_come_and_go_loses_none(
 
         async with Working(consumer, concurrency=10, answer=_once_again) as worker:
             publishing = asyncio.create_task(publish())
-            for enough in (200, 900):
+            for enough in (200, 800):
                 await worker.ran(enough, within=60)
                 await asyncio.to_thread(stack.kill, "rabbitmq")
                 await asyncio.to_thread(stack.start, "rabbitmq")
