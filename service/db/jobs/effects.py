@@ -41,7 +41,7 @@ class RepeatableHandler(Generic[P]):
 
 Handler = JobHandler[Any] | RepeatableHandler[Any]
 
-# Written out: SQLAlchemy compiles a statement with ON CONFLICT anew each time, which costs more than the rest.
+# Written out: SQLAlchemy compiles a statement with ON CONFLICT each time, which costs more than the rest.
 _END = text(
     "UPDATE job SET outcome = 'completed', finished_at = clock_timestamp()"
     " WHERE job_id = ANY(:job_ids) AND outcome IS NULL RETURNING job_id"
