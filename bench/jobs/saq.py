@@ -1,0 +1,39 @@
+"""SAQ on Redis, with its own defaults but for the concurrency."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from saq import Queue, Worker
+
+from bench.jobs.contender import Run, Send, Setup
+
+
+class Saq:
+    """One `Queue`, one `Worker`."""
+
+    @asynccontextmanager
+    async def client(self, setup: Setup) -> AsyncIterator[Send]:
+        queue = Queue.from_url(setup.broker, name=setup.queue)
+        await queue.connect()
+
+        async def send(numbers: Sequence[int]) -> None:
+            await asyncio.gather(*(queue.enqueue("job", number=number) for number in numbers))
+
+        try:
+            yield send
+        finally:
+            await queue.disconnect()
+
+    async def work(self, setup: Setup, run: Run) -> None:
+        async def job(_ctx: dict[str, Any], *, number: int) -> None:
+            await run(number)
+
+        queue = Queue.from_url(setup.broker, name=setup.queue)
+        worker = Worker(queue, functions=[("job", job)], concurrency=setup.concurrency)
+        await queue.connect()
+        await worker.start()
+
+
+default = Saq()
