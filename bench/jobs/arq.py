@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from arq.connections import RedisSettings, create_pool
 from arq.worker import Worker, func
@@ -34,7 +34,7 @@ class Arq:
             await run(number)
 
         worker = Worker(
-            functions=[func(job, name="job")],
+            functions=[func(cast("Any", job), name="job")],
             queue_name=setup.queue,
             redis_settings=RedisSettings.from_dsn(setup.broker),
             handle_signals=False,

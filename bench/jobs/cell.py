@@ -19,7 +19,7 @@ class VoidError(Exception):
     """The run says nothing: a job did not run, or ran twice, or a process failed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """How much of everything. Times are seconds, the rate is jobs a second.
 
@@ -37,6 +37,16 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A contender, the address of its broker, and an empty folder and a name that no other turn has."""
+
+    entry: Entry
+    broker: str
+    plan: Plan
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Jobs a second, of a queue being emptied and of it being filled beforehand."""
 
@@ -46,46 +56,45 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Milliseconds from the call that enqueues a job to its start, and how late the calls were made (99 %)."""
+    """Milliseconds from the call that enqueues a job to its start, and how late those calls were (99 %)."""
 
     p50: float
     p99: float
     late_p99: float
 
 
-def drain(entry: Entry, broker: str, queue: str, work: Work, plan: Plan, folder: Path) -> Drain:
+def drain(turn: Turn, work: Work) -> Drain:
     """Fill a queue, start one worker process, and time its jobs from the first start to the last end.
 
     Raises:
         VoidError: not every job ran exactly once.
     """
+    entry, plan = turn.entry, turn.plan
     count = max(1, round(plan.jobs * (entry.share if work == "noop" else entry.io_share)))
-    order = _order(entry, broker, queue, work, plan, folder, count)
+    order = _order(turn, work, count)
     ran, sent = _ledgers(order)
-    with _side("enqueue", entry, order, folder) as filling:
-        _finish(filling, folder / "enqueue.log", 60 + count / 20)
-    with _side("work", entry, order, folder) as worker:
-        _watch(ran, count, worker, plan, folder / "work.log")
+    with _side("enqueue", turn, order) as filling:
+        _finish(filling, turn.folder / "enqueue.log", 60 + count / 20)
+    with _side("work", turn, order) as worker:
+        _watch(ran, count, worker, turn)
     lines, calls = ran.lines(), sent.lines()
     _judge(ran, count)
     return Drain(_rate(lines), _rate(calls))
 
 
-def waits(entry: Entry, broker: str, queue: str, plan: Plan, folder: Path) -> Waits:
+def waits(turn: Turn) -> Waits:
     """Give one idle worker process no-op jobs at a low fixed rate, and time how long each waits.
 
     Raises:
         VoidError: not every job ran exactly once.
     """
+    plan = turn.plan
     count = plan.warm_up + max(1, round(plan.rate * plan.seconds))
-    order = _order(entry, broker, queue, "noop", plan, folder, count)
+    order = _order(turn, "noop", count)
     ran, sent = _ledgers(order)
-    with (
-        _side("work", entry, order, folder) as worker,
-        _side("arrive", entry, order, folder) as arrivals,
-    ):
-        _finish(arrivals, folder / "arrive.log", plan.seconds + 2 * plan.patience)
-        _watch(ran, count, worker, plan, folder / "work.log")
+    with _side("work", turn, order) as worker, _side("arrive", turn, order) as arrivals:
+        _finish(arrivals, turn.folder / "arrive.log", plan.seconds + 2 * plan.patience)
+        _watch(ran, count, worker, turn)
     _judge(ran, count)
     started = {line.number: line.begin for line in ran.lines()}
     calls = sorted((line for line in sent.lines() if line.number >= plan.warm_up), key=lambda c: c.number)
@@ -130,17 +139,17 @@ def _rate(lines: Sequence[Line]) -> float:
     return len(lines) / max(seconds, 1e-9)
 
 
-def _order(entry: Entry, broker: str, queue: str, work: Work, plan: Plan, folder: Path, count: int) -> Order:
-    folder.mkdir(parents=True)
+def _order(turn: Turn, work: Work, count: int) -> Order:
+    turn.folder.mkdir(parents=True)
     return Order(
-        contender=entry.target,
-        setup=Setup(broker, queue, plan.concurrency),
+        contender=turn.entry.target,
+        setup=Setup(turn.broker, f"bench-{turn.folder.name}", turn.plan.concurrency),
         work=work,
         count=count,
-        ran=str(folder / "ran"),
-        sent=str(folder / "sent"),
-        rate=plan.rate,
-        warm_up=plan.warm_up,
+        ran=str(turn.folder / "ran"),
+        sent=str(turn.folder / "sent"),
+        rate=turn.plan.rate,
+        warm_up=turn.plan.warm_up,
     )
 
 
@@ -150,10 +159,10 @@ def _ledgers(order: Order) -> tuple[Ledger, Ledger]:
 
 
 @contextmanager
-def _side(command: str, entry: Entry, order: Order, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _side(command: str, turn: Turn, order: Order) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is killed at the end: no contender's way of stopping is part of what is measured."""
-    arguments = [str(entry.python), "-m", "bench.jobs.side", command, order.encode()]
-    with (folder / f"{command}.log").open("wb") as log:
+    arguments = [str(turn.entry.python), "-m", "bench.jobs.side", command, order.encode()]
+    with (turn.folder / f"{command}.log").open("wb") as log:
         process = subprocess.Popen(arguments, cwd=ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:
         yield process
@@ -171,16 +180,16 @@ def _finish(process: subprocess.Popen[bytes], log: Path, seconds: float) -> None
         raise VoidError(f"what enqueues ended with {code}{_tail(log)}")
 
 
-def _watch(ran: Ledger, count: int, worker: subprocess.Popen[bytes], plan: Plan, log: Path) -> None:
+def _watch(ran: Ledger, count: int, worker: subprocess.Popen[bytes], turn: Turn) -> None:
     seen, moved = ran.counts(), time.monotonic()
-    while seen[1] < count and time.monotonic() - moved < plan.patience:
+    while seen[1] < count and time.monotonic() - moved < turn.plan.patience:
         time.sleep(0.02)
         if worker.poll() is not None:
-            raise VoidError(f"the worker ended with {worker.returncode}{_tail(log)}")
+            raise VoidError(f"the worker ended with {worker.returncode}{_tail(turn.folder / 'work.log')}")
         now = ran.counts()
         if now != seen:
             seen, moved = now, time.monotonic()
-    time.sleep(plan.settle)
+    time.sleep(turn.plan.settle)
 
 
 def _tail(log: Path) -> str:

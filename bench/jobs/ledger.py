@@ -1,7 +1,7 @@
 """What happened to each job and when, in a file that both sides map into memory.
 
-The job writes its own line: half a microsecond, no system call, and nothing is lost when its process is killed.
-Times are nanoseconds of the monotonic clock, which every process of one machine shares.
+The job writes its own line: no system call, and nothing is lost when its process is killed. Times are
+nanoseconds of the monotonic clock, which every process of one machine shares.
 """
 
 import mmap

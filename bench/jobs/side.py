@@ -1,7 +1,7 @@
 """One side of a run as a process of its own, in the contender's own environment.
 
-`python -m bench.jobs.side versions arq redis` tells what is installed; `... work|enqueue|arrive <order>` does its
-part. The order is JSON: the `Order` below.
+`python -m bench.jobs.side versions arq redis` tells what is installed; `... work|enqueue|arrive <order>` does
+its part. The order is JSON: the `Order` below.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ async def arrive(order: Order) -> None:
     async with load(order.contender).client(order.setup) as send, asyncio.TaskGroup() as calls:
         for number in range(order.warm_up):
             await _sent(send, sent, (number,))
-        while ran.counts()[1] < order.warm_up:
+        while ran.counts()[1] < order.warm_up:  # noqa: ASYNC110 - it is another process that counts
             await asyncio.sleep(0.01)
         start = time.monotonic()
         for number in range(order.warm_up, order.count):

@@ -18,9 +18,9 @@ class BenchError(Exception):
 class Entry:
     """A contender of the run.
 
-    `target` is where its code is, `environment` whose packages it runs on (None: the project's own), `broker` the
-    server that it talks to. `share` (of the no-op jobs) and `io_share` (of those with I/O) are how many of the
-    plan's jobs are enough for one that is slow whatever there is to do.
+    `target` is where its code is, `environment` whose packages it runs on (None: the project's own), and
+    `broker` the server that it talks to. `share` (of the no-op jobs) and `io_share` (of those with I/O) are how
+    many of the plan's jobs are enough for one that is slow whatever there is to do.
     """
 
     name: str
