@@ -207,8 +207,12 @@ class QueueSettings(Group):
     title = "Queue"
     model_config = SettingsConfigDict(env_prefix="QUEUE_")
 
-    engine: Literal["redis"] = Field("redis", description="Queue engine")
+    engine: Literal["redis", "file"] = Field("redis", description="Queue engine")
     name: str = Field("yardstick:jobs", description="Name of the queue", min_length=1, max_length=100)
+    file_path: Path = Field(
+        Path("data/queue.db"),
+        description="File of the file engine, on a local disk that all processes of the machine share",
+    )
     concurrency: int = Field(20, ge=1, le=1000, description="Jobs that one worker runs at a time")
     poll_seconds: Seconds = Field(0.05, description="Pause between looks at the queue")
     lease_seconds: float = Field(
