@@ -7,10 +7,11 @@ import signal
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from compose.model import Command, Component, Finished, Http, Metrics, Redis, Var
+from compose.model import Amqp, Command, Component, Finished, Http, Metrics, Redis, Var
 
 POSTGRES_URL = "postgresql://yardstick:{postgres_password}@{host}:{postgres.sql}/yardstick"
 REDIS_URL = "redis://:{redis_password}@{host}:{redis.redis}/0"
+RABBITMQ_URL = "amqp://yardstick:{rabbitmq_password}@{host}:{rabbitmq.amqp}/%2F"
 OTLP_GRPC = "http://{host}:{otelcol.grpc}"
 
 _SETTINGS = (
@@ -32,6 +33,7 @@ def _service(log: str) -> tuple[Var, ...]:
     return (
         Var("DATABASE_URL", POSTGRES_URL),
         Var("REDIS_URL", REDIS_URL),
+        Var("QUEUE_RABBITMQ_URL", RABBITMQ_URL, when="rabbitmq"),
         Var("FILES_ROOT", "{files}"),
         Var("FILES_SIGNING_KEY", "{files_password}"),
         Var("FILES_PUBLIC_URL", "http://{host}:{api.http}", when="api"),
@@ -69,6 +71,48 @@ COMPONENTS: tuple[Component, ...] = (
         endpoints=_urls(redis=REDIS_URL),
     ),
     Component(
+        name="epmd",
+        program="epmd",
+        about="where RabbitMQ's node is looked up",
+        # A name server of its own: one that RabbitMQ starts outlives it, and serves the whole machine.
+        when=("QUEUE_ENGINE", "rabbitmq"),
+        arguments=("-port", "{epmd.names}", "-address", "{host}", "-relaxed_command_check"),
+        ports=_ports(names=4369),
+        ready=Command(("{program_dir}/epmd", "-port", "{epmd.names}", "-names")),
+    ),
+    Component(
+        name="rabbitmq",
+        program="rabbitmq",
+        about="RabbitMQ, for QUEUE_ENGINE=rabbitmq",
+        when=("QUEUE_ENGINE", "rabbitmq"),
+        needs=("epmd",),
+        # With input allowed its script becomes the server instead of waiting for it.
+        arguments=("-noinput", "-kernel", "inet_dist_use_interface", "{{127,0,0,1}}"),
+        ports=_ports(amqp=5672, metrics=15692, nodes=25672),
+        ready=Amqp("amqp"),
+        config="rabbitmq",
+        environment=(
+            Var("RABBITMQ_ALLOW_INPUT", "1"),
+            Var("RABBITMQ_NODENAME", "yardstick@localhost"),
+            Var("RABBITMQ_DIST_PORT", "{rabbitmq.nodes}"),
+            Var("ERL_EPMD_ADDRESS", "{host}"),
+            Var("ERL_EPMD_PORT", "{epmd.names}"),
+            Var("HOME", "{data}"),  # where its generated cookie lies
+            Var("RABBITMQ_CONF_ENV_FILE", "{config}/rabbitmq-env.conf"),
+            Var("RABBITMQ_CONFIG_FILE", "{config}/rabbitmq.conf"),
+            Var("RABBITMQ_CONFIG_FILES", "{config}/conf.d"),
+            Var("RABBITMQ_ADVANCED_CONFIG_FILE", "{config}/advanced.config"),
+            Var("RABBITMQ_ENABLED_PLUGINS_FILE", "{config}/enabled_plugins"),
+            Var("RABBITMQ_MNESIA_BASE", "{data}/mnesia"),
+            Var("RABBITMQ_LOG_BASE", "{data}/log"),
+            Var("RABBITMQ_LOGS", "-"),
+        ),
+        endpoints=_urls(rabbitmq=RABBITMQ_URL),
+        metrics=Metrics("metrics", "rabbitmq"),
+        start_seconds=120,
+        stop_seconds=30,
+    ),
+    Component(
         name="migrate",
         program="python",
         about="database schema",
@@ -86,7 +130,7 @@ COMPONENTS: tuple[Component, ...] = (
         about="the service's API",
         required=True,
         needs=("migrate", "redis"),
-        uses=("otelcol",),
+        uses=("otelcol", "rabbitmq"),
         arguments=("-m", "service.app"),
         ports=_ports(http=8000),
         ready=Http("http", "/health/ready"),
@@ -110,7 +154,7 @@ COMPONENTS: tuple[Component, ...] = (
         about="the service's jobs",
         required=True,
         needs=("migrate", "redis"),
-        uses=("otelcol",),
+        uses=("otelcol", "rabbitmq"),
         arguments=("-m", "service.worker"),
         ports=_ports(http=8001),
         ready=Http("http", "/health/ready"),

@@ -10,10 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from compose import unprivileged
-from compose.model import Component
+from compose.model import Component, Resolved
 from compose.paths import CONFIG, ROOT, Paths
 from compose.ports import HOST
-from compose.programs import Resolved
 from compose.state import write
 
 
@@ -137,6 +136,8 @@ def copy_config(component: Component, setting: Setting) -> None:
     if component.program == "redis":
         password = setting.secrets["redis_password"]
         wanted[Path("redis.conf")] = wanted.get(Path("redis.conf"), "") + f"requirepass {password}\n"
+    if component.program == "rabbitmq":
+        wanted[Path("rabbitmq.conf")] = wanted.get(Path("rabbitmq.conf"), "") + _broker(component, setting)
     target.mkdir(parents=True, exist_ok=True)
     for name, text in wanted.items():
         file = target / name
@@ -146,6 +147,16 @@ def copy_config(component: Component, setting: Setting) -> None:
     for file in files(target):
         if file.relative_to(target) not in wanted:
             file.unlink()
+
+
+def _broker(component: Component, setting: Setting) -> str:
+    """What RabbitMQ takes from its configuration file alone."""
+    ports = setting.ports[component.name]
+    return (
+        f"listeners.tcp.1 = {HOST}:{ports['amqp']}\n"
+        f"prometheus.tcp.ip = {HOST}\nprometheus.tcp.port = {ports['metrics']}\n"
+        f"default_user = yardstick\ndefault_pass = {setting.secrets['rabbitmq_password']}\n"
+    )
 
 
 def write_targets(setting: Setting, table: Iterable[Component], folder: Path) -> None:

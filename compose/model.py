@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 
 
@@ -25,6 +26,15 @@ class MissingProgramError(StackError):
 
 
 @dataclass(frozen=True)
+class Resolved:
+    """A program that is there."""
+
+    path: Path
+    version: str
+    source: str
+
+
+@dataclass(frozen=True)
 class Http:
     """Ready when a GET of `path` on the named port answers 2xx."""
 
@@ -35,6 +45,13 @@ class Http:
 @dataclass(frozen=True)
 class Redis:
     """Ready when the server takes the password and answers PING."""
+
+    port: str
+
+
+@dataclass(frozen=True)
+class Amqp:
+    """Ready when the server answers the AMQP 0-9-1 protocol header, which it does once it takes logins."""
 
     port: str
 
@@ -51,7 +68,7 @@ class Finished:
     """A one-shot: ready when it has exited with 0."""
 
 
-Ready = Http | Redis | Command | Finished
+Ready = Http | Redis | Amqp | Command | Finished
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,7 @@ class Component:
         ports: usual port by name.
         needs: components that must be ready first; it cannot run without them.
         uses: components it talks to and can do without; it is stopped before them.
+        when: environment variable and value with which it is part of the whole stack; always if None.
         ready: the check that says it is up.
         config: folder under `compose/config` copied for it.
         rules: folder under `alerts` whose rule files are copied to `rules_to` in its configuration.
@@ -110,6 +128,7 @@ class Component:
     ports: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     needs: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
+    when: tuple[str, str] | None = None
     config: str | None = None
     rules: str | None = None
     rules_to: str = "rules"
@@ -123,6 +142,10 @@ class Component:
     start_seconds: float = 60.0
     stop_seconds: float = 15.0
     stop_signal: signal.Signals = signal.SIGTERM
+
+    def belongs(self, environment: Mapping[str, str]) -> bool:
+        """Whether the whole stack has it, where nothing else was asked for."""
+        return self.when is None or environment.get(self.when[0]) == self.when[1]
 
     @property
     def one_shot(self) -> bool:

@@ -1,6 +1,7 @@
 """The stack as plain processes: `Stack(state, only).up()`, `.down()`, and faults by component."""
 
 import json
+import os
 import threading
 from collections.abc import Iterable
 from functools import partial
@@ -14,9 +15,9 @@ from compose.configure import Setting, environment, plan, remove, write_targets
 from compose.events import GOOD, Event, Phase, Report, silent
 from compose.graph import by_name, closure
 from compose.launch import launch
-from compose.model import Component, MissingProgramError, StackError
+from compose.model import Component, MissingProgramError, Resolved, StackError
 from compose.paths import Paths
-from compose.programs import Resolved, resolve
+from compose.programs import resolve
 from compose.ready import is_ready
 from compose.start import Outcome, start_all
 from compose.state import Known, State, locked, write
@@ -30,7 +31,7 @@ class Stack:
 
     Args:
         state: folder for everything it keeps; `YARDSTICK_STATE` or `.stack` if None.
-        only: components to start, what they need included; all if None.
+        only: components to start, what they need included; if None, all that belong to the whole stack.
         table: what there is to start.
         report: told of every step.
     """
@@ -45,7 +46,8 @@ class Stack:
     ) -> None:
         self.paths = Paths.of(state)
         self.table = table
-        self.selected = table if only is None else closure(only, table)
+        wanted = (c.name for c in table if c.belongs(os.environ)) if only is None else only
+        self.selected = closure(wanted, table)
         self.report = report
 
     def __enter__(self) -> Self:

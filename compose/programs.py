@@ -8,21 +8,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from compose.model import MissingProgramError
+from compose import rabbitmq
+from compose.model import MissingProgramError, Resolved
 
 OLDEST_REDIS = (6, 2)
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """A program that is there."""
-
-    path: Path
-    version: str
-    source: str
 
 
 def resolve(program: str, report: Callable[[str], None], *, fetch: bool = True) -> Resolved:
@@ -31,7 +22,13 @@ def resolve(program: str, report: Callable[[str], None], *, fetch: bool = True) 
     Raises:
         MissingProgramError: if it cannot be had, with the reasons.
     """
-    own = {"python": _python, "postgres": _postgres, "redis": _redis}.get(program)
+    own = {
+        "python": _python,
+        "postgres": _postgres,
+        "redis": _redis,
+        "rabbitmq": rabbitmq.server,
+        "epmd": rabbitmq.epmd,
+    }.get(program)
     return own() if own else _binary(program, report, fetch)
 
 

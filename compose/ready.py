@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from compose.configure import Setting
-from compose.model import Command, Component, Finished, Http, Redis
+from compose.model import Amqp, Command, Component, Finished, Http, Redis
 from compose.ports import HOST
 
 SECONDS = 2.0
@@ -20,6 +20,8 @@ def is_ready(component: Component, program: Path, setting: Setting) -> bool:
             return _http(ports[port], path)
         case Redis(port):
             return _redis(ports[port], setting.secrets["redis_password"])
+        case Amqp(port):
+            return _amqp(ports[port])
         case Command(arguments):
             filled = [setting.fill(part, component.name, program=program) for part in arguments]
             return _command(filled)
@@ -51,6 +53,16 @@ def _redis(port: int, password: str) -> bool:
     except OSError:
         return False
     return answer == b"+OK\r\n+PONG\r\n"
+
+
+def _amqp(port: int) -> bool:
+    try:
+        with socket.create_connection((HOST, port), SECONDS) as connection:
+            connection.sendall(b"AMQP\x00\x00\x09\x01")
+            # Connection.Start is a method frame on channel 0.
+            return connection.recv(3) == b"\x01\x00\x00"
+    except OSError:
+        return False
 
 
 def _command(arguments: list[str]) -> bool:

@@ -10,9 +10,8 @@ from compose import configure
 from compose.components import COMPONENTS
 from compose.configure import Setting, copy_config, plan, write_targets
 from compose.graph import by_name
-from compose.model import Var
+from compose.model import Resolved, Var
 from compose.paths import Paths
-from compose.programs import Resolved
 
 PYTHON = Resolved(Path("/usr/bin/python3"), "3.11", "PATH")
 
