@@ -136,8 +136,8 @@ def _sure(result: Result) -> str:
     if result.rounds < 2:
         return "One round says nothing of the spread."
     return (
-        "Each cell is the median of the rounds (lowest to highest). If rounds are independent, that range holds"
-        f" the true median with {result.confidence:.0%} confidence."
+        "Each cell is the median of the rounds (lowest to highest). If rounds are independent, that range"
+        f" holds the true median with {result.confidence:.0%} confidence."
     )
 
 

@@ -13,12 +13,9 @@ import redis
 from bench.jobs.cell import Plan, Turn, VoidError, drain, waits
 from bench.jobs.contender import Work
 from bench.jobs.figures import Cell, Row, Target, confidence, summary, targets
-from bench.jobs.table import Entry
+from bench.jobs.table import FILES, Entry
 from compose.native import Stack
 from loadtest.machine import machine
-
-FILES = "file"
-"""The broker of engines that need a folder and no server."""
 
 _WORKS: tuple[Work, ...] = ("noop", "io")
 

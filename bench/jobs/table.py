@@ -8,6 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 BASELINE = "arq"
+FILES = "files"
+"""The broker of what needs a folder and no server."""
 
 
 class BenchError(Exception):
@@ -19,8 +21,8 @@ class Entry:
     """A contender of the run.
 
     `target` is where its code is, `environment` whose packages it runs on (None: the project's own), and
-    `broker` the server that it talks to. `share` (of the no-op jobs) and `io_share` (of those with I/O) are how
-    many of the plan's jobs are enough for one that is slow whatever there is to do.
+    `broker` the server that it talks to. `share` (of the no-op jobs) and `io_share` (of those with I/O) are
+    how many of the plan's jobs are enough for one that is slow whatever there is to do.
     """
 
     name: str
@@ -89,6 +91,22 @@ ENTRIES = (
         ("saq", "redis"),
         "concurrency=100; keeps finished jobs for 10 minutes",
         environment="saq",
+    ),
+    Entry(
+        "ours, rabbitmq",
+        "bench.jobs.ours:rabbitmq",
+        ("aio-pika",),
+        "the engine without outbox and telemetry; durable messages, confirms in batches of 100, priorities",
+        broker="rabbitmq",
+        ours=True,
+    ),
+    Entry(
+        "ours, file",
+        "bench.jobs.ours:file",
+        (),
+        "the engine without outbox and telemetry; one SQLite file, synced to the disk for each batch of 100",
+        broker=FILES,
+        ours=True,
     ),
 )
 
