@@ -1,190 +1,149 @@
-"""The `redis` engine: arq, used for its queue alone.
+"""The `redis` engine: arq's client and its shape of a job, beside a worker of our own.
 
-What arq stores for a job is our envelope and nothing else, under the job's own ID. Retries, timeouts and
-results stay out of its hands: one arq function runs every job, and asks for a later try where the runner says
-so. arq's guard against running a job twice is made into a lease, renewed while the job runs, so that the jobs
-of a killed worker run again after `lease` seconds and not after the longest timeout.
+What of arq stands: its client, through which everything goes; a job's key, `arq:job:<id>`, which holds our
+envelope and nothing else; and the queue's sorted set of IDs by due time. What arq's own `enqueue_job` puts
+there with this client is run like any other job.
+
+What stands beside it, because arq (0.28) is in the way:
+
+- its `enqueue_job` takes two round trips and one job at a time, and a score of milliseconds keeps neither the
+  order of a batch nor an urgency: a batch is one script, and jobs that are due move to a second sorted set;
+- its worker looks at the queue every `poll_delay`, taking each job with a transaction of its own (200 jobs a
+  second as it comes): here one script takes as many jobs as there is room for, and an idle worker is woken;
+- its `arq:in-progress:<id>` lasts for the longest timeout, so that a killed worker's jobs wait that long, and
+  nobody can be told whose job it was: here leases with a token, renewed while the job runs, taken back by
+  whichever worker looks next;
+- it cancels running jobs on SIGTERM and drops what timed out: here a stop lets jobs end or hands them back.
 """
 
-import asyncio
-import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from arq.connections import ArqRedis
-from arq.constants import in_progress_key_prefix, job_key_prefix
-from arq.worker import Retry, Worker, func
-from redis.exceptions import RedisError
 
-from observability import get_logger
 from service.errors import UnavailableError
-from service.infra.queues.interface import Again, Delivery, Job, QueueStats, Runner
+from service.infra.queues.interface import PRIORITIES, Job, JobError, QueueStats, RefusedJobError, Runner
+from service.infra.queues.redis_consumer import FAULTS, RedisConsumer
+from service.infra.queues.redis_scripts import Entry, QueueScripts
 from service.infra.redis import RedisClient
-from service.tasks import end
+from service.infra.redis.client import Pool
 
-log = get_logger(__name__)
-
-_RUN = "run"
 _NEVER_EXPIRES_MS = 10 * 365 * 86_400_000
-_UNBOUNDED_TRIES = 1_000_000_000
-_OUTAGE_PAUSE = (0.1, 5.0)
 
 
 def _serialize(message: dict[str, Any]) -> bytes:
-    """arq's record of a job is reduced to our envelope; that of a result, which is not kept, to nothing."""
+    """arq's record of a job, reduced to our envelope."""
     arguments = message["a"]
     body: bytes = arguments[0] if arguments else b""
     return body
 
 
-def _deserialize(body: bytes) -> dict[str, Any]:
-    """Whatever lies in Redis reaches the runner: what is malformed becomes a dead letter."""
-    return {"t": None, "f": _RUN, "a": (body,), "k": {}, "et": int(time.time() * 1000)}
-
-
-class _Worker(Worker):
-    """arq's worker, except that a queued job without a body is a dead letter too and not only a log line."""
-
-    def __init__(self, run: Runner, **options: Any) -> None:
-        super().__init__(**options)
-        self._run = run
-
-    async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
-        # With our serializer, one function and unbounded tries, nothing but an empty body leads here.
-        if await self._run(Delivery(job_id, b"")) is None:
-            await super().finish_failed_job(job_id, result_data)
-
-
 class RedisQueue:
-    """A `JobQueue` on a sorted set and one key per job. As durable as the server's own persistence."""
+    """A `JobQueue` on sorted sets and one key per job. As durable as the server's own persistence.
+
+    `lease` (seconds): a dead worker's jobs are run by another one after this time at the latest, plus `poll`.
+    `poll` (seconds): the longest time that an idle worker goes without a look at the queue. What is published
+    wakes it at once; this is for the case that the call is lost.
+    """
 
     system = "redis"
 
-    def __init__(self, redis: RedisClient, *, name: str, poll: float, lease: float) -> None:
+    def __init__(
+        self, redis: RedisClient, *, name: str, poll: float, lease: float, max_bytes: int = 10 << 20
+    ) -> None:
+        pool = redis.connection_pool
+        if not isinstance(pool, Pool):
+            raise TypeError("the client is not from open_redis")
         self.name = name
+        self._pool, self._poll, self._lease, self._max_bytes = pool, poll, lease, max_bytes
         self._redis = ArqRedis(
-            pool_or_conn=redis.connection_pool,
+            pool_or_conn=pool,
             job_serializer=_serialize,
-            job_deserializer=_deserialize,
             default_queue_name=name,
             expires_extra_ms=_NEVER_EXPIRES_MS,
         )
-        self._poll = poll
-        self._lease = lease
-        self._worker: Worker | None = None
-        self._stopping = asyncio.Event()
-        # Two lines per job that repeat what our own job line says.
-        logging.getLogger("arq").setLevel(logging.WARNING)
+        self._scripts = QueueScripts(self._redis, name=name, lease=lease)
+        self._consumer: RedisConsumer | None = None
+        self._paused = self._stopped = False
 
     @property
-    def client(self) -> RedisClient:
-        """The client that publishing goes through, for instrumentation."""
+    def client(self) -> ArqRedis:
+        """The client that everything but an idle worker's wait goes through, for instrumentation."""
         return self._redis
 
-    async def publish(self, job: Job) -> None:
+    async def publish(self, jobs: Sequence[Job]) -> list[JobError | None]:
+        """See `JobQueue`. A job that is queued stays as it is; one that runs is queued anew at its end."""
+        now = datetime.now(UTC)
+        outcome: list[JobError | None] = []
+        entries: list[Entry] = []
+        for job in jobs:
+            body = job.encode()
+            if len(body) > self._max_bytes:
+                outcome.append(RefusedJobError(f"job has {len(body)} bytes, at most {self._max_bytes}"))
+                continue
+            outcome.append(None)
+            delay = (job.due_at - now).total_seconds()
+            entries.append(Entry(str(job.id), PRIORITIES.index(job.options.priority), delay, body))
         with _faults():
-            await self._redis.enqueue_job(_RUN, job.encode(), _job_id=str(job.id))
+            await self._scripts.publish(entries)
+        return outcome
+
+    async def consume(self, run: Runner, *, concurrency: int) -> None:
+        """See `JobQueue`. Cancelled, it leaves the jobs that run to the end of their leases."""
+        if self._stopped:
+            return
+        self._consumer = RedisConsumer(
+            self._scripts,
+            self._pool,
+            run,
+            name=self.name,
+            concurrency=concurrency,
+            lease=self._lease,
+            poll=self._poll,
+            paused=self._paused,
+        )
+        try:
+            await self._consumer.run()
+        finally:
+            self._consumer = None
+
+    async def pause(self) -> None:
+        self._paused = True
+        if self._consumer is not None:
+            self._consumer.pause()
+
+    async def resume(self) -> None:
+        self._paused = False
+        if self._consumer is not None:
+            self._consumer.resume()
+
+    async def stop(self, grace: float) -> None:
+        """See `JobQueue`. Returns when `consume` is done with its jobs."""
+        self._stopped = True
+        if self._consumer is not None:
+            await self._consumer.stop(grace)
 
     async def stats(self) -> QueueStats:
+        """`waiting` holds those that run. Raises UnavailableError."""
         with _faults():
-            depth = await self._redis.zcard(self.name)
-            oldest = await self._redis.zrange(self.name, 0, 0, withscores=True)
-        return QueueStats(depth, max(0.0, time.time() - oldest[0][1] / 1000) if oldest else 0.0)
+            waiting, delayed = await self._scripts.stats()
+        return QueueStats(waiting, delayed)
 
     async def ping(self) -> None:
+        """One round trip. Raises UnavailableError."""
         with _faults():
             await self._redis.ping()
 
-    async def consume(self, run: Runner, *, concurrency: int) -> None:
-        worker = self._worker = self._new_worker(run, concurrency)
-        renewal = asyncio.create_task(self._renew_leases(worker), name="queue-leases")
-        pause = _OUTAGE_PAUSE[0]
-        try:
-            while not self._stopping.is_set():
-                started = time.monotonic()
-                try:
-                    await worker.async_run()
-                except asyncio.CancelledError:
-                    if not self._stopping.is_set():
-                        raise
-                except RedisError as error:
-                    if time.monotonic() - started > _OUTAGE_PAUSE[1]:
-                        pause = _OUTAGE_PAUSE[0]
-                    log.warning("queue.unavailable", queue=self.name, reason=str(error), retryIn=pause)
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._stopping.wait(), pause)
-                    pause = min(pause * 2, _OUTAGE_PAUSE[1])
-        finally:
-            await end(renewal)
-
-    async def stop(self, grace: float) -> None:
-        self._stopping.set()
-        worker = self._worker
-        if worker is None:
-            return
-        worker.allow_pick_jobs = False
-        # A look at the queue that is under way ends first: cut off, it would leave a lease without a job.
-        await asyncio.sleep(self._poll * 2)
-        await end(worker.main_task)
-        running = {task for task in worker.tasks.values() if not task.done()}
-        if not running:
-            return
-        _, late = await asyncio.wait(running, timeout=grace)
-        if late:
-            log.warning("queue.jobs_interrupted", queue=self.name, jobs=len(late))
-            # arq answers a cancelled job by giving up its lease: another worker has it at once.
-            await end(*late)
-
-    def _new_worker(self, run: Runner, concurrency: int) -> Worker:
-        async def deliver(ctx: dict[str, Any], body: bytes) -> None:
-            again = await run(Delivery(ctx["job_id"], body))
-            if again is not None:
-                await self._put_back(ctx["job_id"], again)
-
-        worker = _Worker(
-            run,
-            functions=[
-                func(deliver, name=_RUN, timeout=_NEVER_EXPIRES_MS / 1000, max_tries=_UNBOUNDED_TRIES)
-            ],
-            queue_name=self.name,
-            redis_pool=self._redis,
-            handle_signals=False,
-            max_jobs=concurrency,
-            keep_result=0,
-            poll_delay=self._poll,
-            job_serializer=_serialize,
-            job_deserializer=_deserialize,
-            log_results=False,
-        )
-        worker.in_progress_timeout_s = self._lease
-        return worker
-
-    async def _put_back(self, job_id: str, again: Again) -> None:
-        with suppress(RedisError):
-            # If this is lost the job comes back with its old body: one more attempt, nothing less.
-            await self._redis.set(job_key_prefix + job_id, again.body, keepttl=True)
-        raise Retry(defer=again.delay)
-
-    async def _renew_leases(self, worker: Worker) -> None:
-        while True:
-            await asyncio.sleep(self._lease / 4)
-            jobs = [job_id for job_id, task in worker.tasks.items() if not task.done()]
-            if not jobs:
-                continue
-            try:
-                async with self._redis.pipeline(transaction=False) as pipe:
-                    for job_id in jobs:
-                        pipe.pexpire(in_progress_key_prefix + job_id, int(self._lease * 1000))
-                    await pipe.execute()
-            except RedisError as error:
-                log.warning("queue.lease_not_renewed", queue=self.name, jobs=len(jobs), reason=str(error))
+    async def close(self) -> None:
+        """Stop without grace. The pool is closed by whoever opened it."""
+        await self.stop(0)
 
 
 @contextmanager
 def _faults() -> Iterator[None]:
     try:
         yield
-    except (RedisError, OSError) as error:
+    except FAULTS as error:
         raise UnavailableError("The job queue does not answer") from error

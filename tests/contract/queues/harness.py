@@ -189,7 +189,8 @@ async def victim(broker: Broker, *, concurrency: int) -> AsyncIterator[tuple[Pro
     function, arguments = broker.recipe()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.contract.queues.victim",
-        function, json.dumps(arguments), str(concurrency), stdout=PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        function, json.dumps(arguments), str(concurrency),
+        stdout=PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     started: list[str] = []
 
