@@ -17,6 +17,9 @@ from bench.jobs.contender import Run, Send, Setup
 from service.infra.queues.file import FileQueue
 from service.infra.queues.interface import Delivery, Job, JobQueue
 from service.infra.queues.rabbitmq import RabbitQueue
+from service.infra.queues.redis import RedisQueue
+from service.infra.redis import open_redis
+from service.settings import RedisSettings
 
 NAME = "maintenance.benchmark.v1"
 POLL, LEASE = 0.05, 10.0  # the service's own defaults
@@ -65,5 +68,11 @@ def _rabbitmq(setup: Setup) -> JobQueue:
     return RabbitQueue(SecretStr(setup.broker), name=setup.queue)
 
 
+def _redis(setup: Setup) -> JobQueue:
+    client = open_redis(RedisSettings.model_validate({"url": setup.broker}), name="bench")
+    return RedisQueue(client, name=setup.queue, poll=POLL, lease=LEASE)
+
+
+redis = Engine(_redis)
 file = Engine(_file)
 rabbitmq = Engine(_rabbitmq)

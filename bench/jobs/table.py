@@ -22,7 +22,8 @@ class Entry:
 
     `target` is where its code is, `environment` whose packages it runs on (None: the project's own), and
     `broker` the server that it talks to. `share` (of the no-op jobs) and `io_share` (of those with I/O) are
-    how many of the plan's jobs are enough for one that is slow whatever there is to do.
+    how many times the plan's jobs it is given: fewer where it is slow and more where it is quick, so that a
+    run takes some seconds.
     """
 
     name: str
@@ -93,10 +94,20 @@ ENTRIES = (
         environment="saq",
     ),
     Entry(
+        "ours, redis",
+        "bench.jobs.ours:redis",
+        ("redis",),
+        "the engine without outbox and telemetry; batches of 100, leases, priorities, ended jobs forgotten",
+        share=3.0,
+        io_share=2.0,
+        ours=True,
+    ),
+    Entry(
         "ours, rabbitmq",
         "bench.jobs.ours:rabbitmq",
         ("aio-pika",),
         "the engine without outbox and telemetry; durable messages, confirms in batches of 100, priorities",
+        io_share=2.0,
         broker="rabbitmq",
         ours=True,
     ),
@@ -105,6 +116,8 @@ ENTRIES = (
         "bench.jobs.ours:file",
         (),
         "the engine without outbox and telemetry; one SQLite file, synced to the disk for each batch of 100",
+        share=8.0,
+        io_share=2.0,
         broker=FILES,
         ours=True,
     ),
