@@ -13,7 +13,7 @@ from bench.jobs.figures import RATES, Cell, Row, Spread
 from bench.jobs.run import Result
 from loadtest.report.words import NONE, milliseconds
 
-_BEGIN, _END = "<!-- figures of the jobs suite: begin -->", "<!-- figures of the jobs suite: end -->"
+BEGIN, END = "<!-- figures of the jobs suite: begin -->", "<!-- figures of the jobs suite: end -->"
 _HEADS = (
     "no-op, jobs/s",
     f"{IO_SECONDS * 1000:.0f} ms of I/O, jobs/s",
@@ -52,6 +52,8 @@ def show(console: Console, result: Result) -> None:
     for target in result.targets:
         mark = Text("met     ", style="green") if target.met else Text("not met ", style="bold red")
         console.print(Text.assemble("  ", mark, f"{target.text}: {target.measured:.2f}"))
+    for left, why in result.left_out.items():
+        console.print(Text(f"  left out: {left}: {why}", style="yellow"))
     for why in result.void:
         console.print(Text(f"  VOID {why}", style="bold red"))
 
@@ -88,6 +90,10 @@ def markdown(result: Result) -> str:
         parts.append("\n".join(lines))
     if result.void:
         parts.append("Void, and counted nowhere:\n\n" + "\n".join(f"- {why}" for why in result.void))
+    if result.left_out:
+        parts.append(
+            "Not measured:\n\n" + "\n".join(f"- {name}: {why}" for name, why in result.left_out.items())
+        )
     parts.append(
         f"{plan.jobs:,} jobs to be drained (fewer for plain arq), {plan.concurrency} at once; waits at"
         f" {plan.rate:g} jobs a second for {plan.seconds:g} s."
@@ -108,10 +114,10 @@ def markdown(result: Result) -> str:
 def publish(result: Result, guide: Path) -> None:
     """Put the figures into the guide, in place of those that are there. Raises ValueError without a place."""
     text = guide.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{guide} has no place for figures: {_BEGIN} and {_END}")
+        raise ValueError(f"{guide} has no place for figures: {BEGIN} and {END}")
     guide.write_text(f"{before}{begin}\n{markdown(result)}{end}{after}", encoding="utf-8")
 
 

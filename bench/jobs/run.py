@@ -13,7 +13,7 @@ import redis
 from bench.jobs.cell import Plan, Turn, VoidError, drain, waits
 from bench.jobs.contender import Work
 from bench.jobs.figures import Cell, Row, Target, confidence, summary, targets
-from bench.jobs.table import FILES, Entry
+from bench.jobs.table import FILES, BenchError, Entry, lacking
 from compose.native import Stack
 from loadtest.machine import machine
 
@@ -33,6 +33,7 @@ class Result:
     cells: list[Cell]
     rows: list[Row] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def confidence(self) -> float:
@@ -50,10 +51,16 @@ class Result:
 def execute(entries: Sequence[Entry], rounds: int, plan: Plan, told: Callable[[Cell], None]) -> Result:
     """Measure `entries` in turn, `rounds` times, and sum up; `told` hears of each as it is done.
 
+    What is not installed on this machine is left out, and said to be.
+
     Raises:
-        BenchError: a contender is not installed.
+        BenchError: none of them is installed.
         compose.model.StackError: a server does not start.
     """
+    left_out = {entry.name: why for entry in entries if (why := lacking(entry))}
+    entries = [entry for entry in entries if entry.name not in left_out]
+    if not entries:
+        raise BenchError("; ".join(f"{name}: {why}" for name, why in left_out.items()))
     started = datetime.now(UTC)
     versions = {entry.name: entry.versions() for entry in entries}
     load = psutil.getloadavg()[0]
@@ -86,6 +93,7 @@ def execute(entries: Sequence[Entry], rounds: int, plan: Plan, told: Callable[[C
         cells=cells,
         rows=rows,
         targets=targets(rows),
+        left_out=left_out,
     )
 
 

@@ -6,6 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from compose.model import MissingProgramError
+from compose.programs import resolve
+
 ROOT = Path(__file__).parents[2]
 BASELINE = "arq"
 FILES = "files"
@@ -44,7 +47,7 @@ class Entry:
 
     def versions(self) -> dict[str, str]:
         """Versions of its packages. Raises BenchError when one is not installed."""
-        lack = BenchError(f"{self.name} is not installed in {self.python}; `make bench` installs it")
+        lack = BenchError(f"not installed in {self.python.parents[1].name}; `make bench` installs it")
         if not self.python.exists():
             raise lack
         command = [str(self.python), "-m", "bench.jobs.side", "versions", *self.packages]
@@ -90,7 +93,7 @@ ENTRIES = (
         "SAQ",
         "bench.jobs.saq:default",
         ("saq", "redis"),
-        "concurrency=100, max_concurrent_ops=100 (quicker here than its 20); keeps finished jobs for 10 minutes",
+        "concurrency=100, max_concurrent_ops=100 (quicker than its 20); keeps finished jobs for 10 minutes",
         environment="saq",
     ),
     Entry(
@@ -122,6 +125,19 @@ ENTRIES = (
         ours=True,
     ),
 )
+
+
+def lacking(entry: Entry) -> str:
+    """Why a contender cannot be measured on this machine; empty if it can."""
+    try:
+        entry.versions()
+        if entry.broker != FILES:
+            resolve(entry.broker, lambda _text: None, fetch=False)
+    except BenchError as error:
+        return str(error)
+    except MissingProgramError as error:
+        return f"{entry.broker}: {'; '.join(error.reasons)}"
+    return ""
 
 
 def chosen(names: str, entries: tuple[Entry, ...] = ENTRIES) -> list[Entry]:
