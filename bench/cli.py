@@ -1,6 +1,7 @@
 """`python -m bench jobs`. Exit codes: 0 measured, 1 a run is void or a server failed, 2 wrong use."""
 
 import json
+import signal
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -43,6 +44,9 @@ def jobs(  # noqa: PLR0917 - typer reads the options from the arguments
 ) -> None:
     """Jobs per second and enqueue-to-start, beside plain arq, taskiq and SAQ, in one interleaved run."""
     out, errors = _console(stderr=False), _console(stderr=True)
+    # However it is told to end, the servers end with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         entries = chosen(contenders, ENTRIES)
         plan = Plan(jobs=count, rate=rate, seconds=seconds)

@@ -33,6 +33,9 @@ class Saq:
         queue = _open(setup)
         worker = Worker(queue, functions=[("job", job)], concurrency=setup.concurrency)
         await queue.connect()
+        # Its sweep of stuck jobs runs as a worker starts, and takes jobs that were fetched a moment ago for
+        # stuck: they run twice. One sweep while nothing has been fetched holds the next off for a minute.
+        await queue.sweep()
         await worker.start()
 
 

@@ -93,7 +93,8 @@ ENTRIES = (
         "SAQ",
         "bench.jobs.saq:default",
         ("saq", "redis"),
-        "concurrency=100, max_concurrent_ops=100 (quicker than its 20); keeps finished jobs for 10 minutes",
+        "concurrency=100, max_concurrent_ops=100 (quicker than its 20), swept once beforehand;"
+        " keeps finished jobs for 10 minutes",
         environment="saq",
     ),
     Entry(
