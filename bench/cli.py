@@ -3,6 +3,7 @@
 import json
 import signal
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from bench.jobs import report
 from bench.jobs.cell import Plan
-from bench.jobs.run import execute
+from bench.jobs.run import Result, execute
 from bench.jobs.table import ENTRIES, ROOT, BenchError, chosen
 from compose.model import StackError
 
@@ -30,6 +31,16 @@ def suites() -> None:
 
 
 @app.command()
+def publish(result: Annotated[Path, typer.Argument(help="A result.json of the jobs suite.")]) -> None:
+    """Put the figures of an earlier run into docs/benchmarks.md."""
+    try:
+        report.publish(Result.of(result.read_text(encoding="utf-8")), GUIDE)
+    except (OSError, ValueError) as error:
+        _console(stderr=True).print(f"{result}: {error}", style="red", markup=False)
+        raise typer.Exit(2) from None
+
+
+@app.command()
 def jobs(  # noqa: PLR0917 - typer reads the options from the arguments
     rounds: Annotated[int, typer.Option(min=1, help="How often every contender has its turn.")] = 5,
     contenders: Annotated[
@@ -38,7 +49,7 @@ def jobs(  # noqa: PLR0917 - typer reads the options from the arguments
     count: Annotated[int, typer.Option("--jobs", min=1, help="Jobs to be drained.")] = Plan.jobs,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long waits are measured.")] = Plan.seconds,
     rate: Annotated[float, typer.Option(min=1, help="Jobs a second while waits are measured.")] = Plan.rate,
-    publish: Annotated[
+    published: Annotated[
         bool, typer.Option("--publish", help="Put the figures into docs/benchmarks.md.")
     ] = False,
 ) -> None:
@@ -63,7 +74,7 @@ def jobs(  # noqa: PLR0917 - typer reads the options from the arguments
     (folder / "result.json").write_text(json.dumps(result.document(), indent=1) + "\n", encoding="utf-8")
     (folder / "summary.md").write_text(report.markdown(result), encoding="utf-8")
     out.print(f"  written: {folder.relative_to(ROOT)}/result.json, summary.md", highlight=False)
-    if publish:
+    if published:
         report.publish(result, GUIDE)
         out.print(f"  published: {GUIDE.relative_to(ROOT)}", highlight=False)
     raise typer.Exit(1 if result.void else 0)

@@ -46,6 +46,7 @@ class Row:
     to_baseline: dict[str, Spread]
     to_best_peer: dict[str, Spread]
     void: list[str]
+    outbox: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +65,30 @@ def summary(entries: Sequence[Entry], cells: Sequence[Cell]) -> list[Row]:
 
 
 def targets(rows: Sequence[Row]) -> list[Target]:
-    """What the project is to reach on no-op jobs, and what it does; empty without an engine of ours."""
+    """What the project is to reach on no-op jobs, and what it does; empty without an engine of ours.
+
+    The outbox belongs to it: rows with it are judged, and where there are none, the text says so.
+    """
     ours = [row for row in rows if row.ours and "noop" in row.measures]
-    redis = [row for row in ours if "redis" in row.contender and "noop" in row.to_baseline]
-    met = []
-    for row in redis:
-        ratio = row.to_baseline["noop"].median
-        text = f"{row.contender}: at least {TIMES_BASELINE:g} times plain arq's default"
-        met.append(Target(text, ratio, ratio >= TIMES_BASELINE))
+    ours = [row for row in ours if row.outbox] or ours
+    found = [
+        _target(row, "", row.to_baseline, f"{TIMES_BASELINE:g} times plain arq's default")
+        for row in ours
+        if "redis" in row.contender and "noop" in row.to_baseline
+    ]
     if ours:
         fastest = max(ours, key=lambda row: row.measures["noop"].median)
         if "noop" in fastest.to_best_peer:
-            ratio = fastest.to_best_peer["noop"].median
-            text = (
-                f"{fastest.contender}, the fastest engine: at least {SHARE_OF_BEST_PEER:g} of the best peer"
-            )
-            met.append(Target(text, ratio, ratio >= SHARE_OF_BEST_PEER))
-    return met
+            text = f"{SHARE_OF_BEST_PEER:g} of the best peer"
+            found.append(_target(fastest, ", the fastest engine", fastest.to_best_peer, text))
+    return found
+
+
+def _target(row: Row, what: str, ratios: dict[str, Spread], text: str) -> Target:
+    least = TIMES_BASELINE if ratios is row.to_baseline else SHARE_OF_BEST_PEER
+    without = "" if row.outbox else " (without the outbox)"
+    ratio = ratios["noop"].median
+    return Target(f"{row.contender}{what}{without}: at least {text}", ratio, ratio >= least)
 
 
 def confidence(rounds: int) -> float:
@@ -109,6 +117,7 @@ def _row(entry: Entry, cells: Sequence[Cell], peers: set[str]) -> Row:
         measures=_spreads(own, MEASURES, lambda _cell, _measure: 1.0),
         to_baseline=_spreads(own, RATES, baseline),
         to_best_peer=_spreads(own, RATES, best_peer),
+        outbox=entry.outbox,
         void=[f"round {cell.round}, {part}: {why}" for cell in own for part, why in cell.void.items()],
     )
 

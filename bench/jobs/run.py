@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import redis
+from pydantic import TypeAdapter
 
 from bench.jobs.cell import Plan, Turn, VoidError, drain, waits
 from bench.jobs.contender import Work
@@ -46,6 +47,11 @@ class Result:
     def document(self) -> dict[str, Any]:
         """As JSON is made of it."""
         return {"suite": "jobs", **asdict(self), "confidence": self.confidence}
+
+    @classmethod
+    def of(cls, text: str) -> "Result":
+        """A run as it was written down. Raises ValueError."""
+        return TypeAdapter(cls).validate_json(text)
 
 
 def execute(entries: Sequence[Entry], rounds: int, plan: Plan, told: Callable[[Cell], None]) -> Result:

@@ -26,7 +26,7 @@ class Entry:
     `target` is where its code is, `environment` whose packages it runs on (None: the project's own), and
     `broker` the server that it talks to. `share` (of the no-op jobs) and `io_share` (of those with I/O) are
     how many times the plan's jobs it is given: fewer where it is slow and more where it is quick, so that a
-    run takes some seconds.
+    run takes some seconds. `outbox`: its jobs go through the service's outbox and effects.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Entry:
     share: float = 1.0
     io_share: float = 1.0
     ours: bool = False
+    outbox: bool = False
 
     @property
     def python(self) -> Path:

@@ -1,5 +1,7 @@
 """Medians, ratios within a round, the share of rounds that is trusted, and what counts as a fault."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,15 @@ def test_targets_are_judged_where_there_is_an_engine_of_ours() -> None:
     assert targets(summary([ARQ, PEER], cells(arq=[100], peer=[400]))) == []
     met = targets(summary([ARQ, PEER, OURS], cells(arq=[100], peer=[1000], ours=[700])))
     assert [(target.measured, target.met) for target in met] == [(7.0, True), (0.7, False)]
+    assert all("(without the outbox)" in target.text for target in met)
+
+
+def test_the_targets_are_for_the_engine_with_its_outbox() -> None:
+    whole = replace(OURS, name="peer", ours=True, outbox=True)  # stands where the peer's figures are
+    met = targets(summary([ARQ, whole, OURS], cells(arq=[100], peer=[300], ours=[700])))
+    assert [(target.text, target.measured) for target in met] == [
+        ("peer, the fastest engine: at least 0.8 of the best peer", 3.0)
+    ]
 
 
 def test_the_range_of_few_rounds_is_trusted_little() -> None:
@@ -111,6 +122,7 @@ def test_figures_are_published_in_place_of_the_former(tmp_path: Path) -> None:
         targets=targets(rows),
         left_out={"SAQ": "not installed"},
     )
+    assert Result.of(json.dumps(result.document())) == result
     guide = tmp_path / "guide.md"
     guide.write_text(f"before\n{report.BEGIN}\nyesterday\n{report.END}\nafter\n")
     report.publish(result, guide)
