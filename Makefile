@@ -11,7 +11,8 @@ STAMP := $(VENV)/.installed
 MODE ?= native
 SCENARIO ?= average
 ARGS ?=
-SOURCES := service observability loadtest compose dashboards alerts tests
+SUITE ?= jobs
+SOURCES := service observability loadtest compose dashboards alerts bench tests
 
 .PHONY: help install programs demo up down status logs load test test-stack test-faults check format \
 	alerts dashboards lock capacity bench
@@ -57,6 +58,22 @@ logs: install ## the newest log lines of every component (ARGS="api -f")
 load: install ## a load test against the running stack (SCENARIO=average)
 	@$(PY) -m loadtest run --scenario $(SCENARIO) --stack $(ARGS)
 
+# -- measure ---------------------------------------------------------------------------------------------
+
+SUITES := jobs
+PEERS := .venv-bench/saq .venv-bench/taskiq
+
+# Each peer in an environment of its own, with the newest packages that it takes.
+.venv-bench/%/.installed: requirements/bench-%.lock
+	@[ -x .venv-bench/$*/bin/python ] || $(PYTHON) -m venv .venv-bench/$*
+	@echo "Installing the Python packages of $< ..."
+	@.venv-bench/$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+bench: $(if $(filter $(SUITES),$(SUITE)),install $(PEERS:%=%/.installed)) ## jobs per second beside plain arq, taskiq and SAQ (SUITE=jobs)
+	@[ -n "$(filter $(SUITES),$(SUITE))" ] || { echo "There is no suite '$(SUITE)'. There are: $(SUITES)"; exit 2; }
+	@$(PY) -m bench $(SUITE) $(ARGS)
+
 # -- prove -----------------------------------------------------------------------------------------------
 
 test: programs ## every test that this machine can run (ARGS="tests/contract -k redis")
@@ -91,17 +108,17 @@ alerts: install ## alert and recording rules from alerts/slo.yaml
 dashboards: install ## the dashboards' JSON
 	@$(PY) -m dashboards.build
 
-LOCK := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --no-annotate --no-header pyproject.toml
+PEER_LOCK := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
+LOCK := $(PEER_LOCK) pyproject.toml
 lock: install ## compile requirements/*.lock from pyproject.toml (ARGS=--upgrade)
 	@$(LOCK) $(ARGS) --extra stack --extra dev -o requirements/dev.lock
 	@$(LOCK) -c requirements/dev.lock -o requirements/service.lock
 	@$(LOCK) -c requirements/dev.lock --extra ansible -o requirements/ansible.lock
+	@$(PEER_LOCK) $(ARGS) --group bench-saq -o requirements/bench-saq.lock
+	@$(PEER_LOCK) $(ARGS) --group bench-taskiq -o requirements/bench-taskiq.lock
 
 # -- to come ---------------------------------------------------------------------------------------------
 
 capacity: ## (not built yet) the highest arrival rate that meets the SLOs
 	@echo "make capacity is not built yet."; exit 2
-
-bench: ## (not built yet) telemetry cost and peers
-	@echo "make bench is not built yet."; exit 2

@@ -16,7 +16,18 @@ PROJECT = Path(__file__).parents[1]
 
 
 def describe(target: str) -> dict[str, str]:
-    """Names and values for a person to read."""
+    """Names and values for a person to read, on the machine and on the run's programs."""
+    return {
+        **machine(),
+        "Locust": version("locust"),
+        "target": "on the generator's own machine: they share its CPU"
+        if is_local(target)
+        else "another machine",
+    }
+
+
+def machine() -> dict[str, str]:
+    """Names and values on this machine, its Python and this checkout."""
     cores = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     return {
@@ -25,11 +36,7 @@ def describe(target: str) -> dict[str, str]:
         "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
         "operating system": f"{_system()}, kernel {platform.release()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "Locust": version("locust"),
         "commit": _commit(),
-        "target": "on the generator's own machine: they share its CPU"
-        if is_local(target)
-        else "another machine",
     }
 
 
