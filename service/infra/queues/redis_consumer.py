@@ -21,10 +21,10 @@ FAULTS = (RedisError, OSError, TimeoutError)
 _PAUSES = (0.1, 5.0)
 _SILENCE_SECONDS = 5.0
 _MOST_AT_ONCE = 250
-_LAST_WORDS_SECONDS = 5.0
+_FLUSH_SECONDS = 5.0
 
 
-class Bell:
+class WakeList:
     """Waits for a token in the queue's wake list, on a connection beside the pool."""
 
     def __init__(self, pool: Pool, key: str) -> None:
@@ -32,7 +32,7 @@ class Bell:
         self._connection: AbstractConnection | None = None
 
     async def wait(self, seconds: float) -> None:
-        """Returns when somebody rings, or after so many seconds. Raises FAULTS."""
+        """Returns when a token was there, or after so many seconds. Raises FAULTS."""
         if self._connection is None:
             self._connection = self._pool.make()
             await self._connection.connect()  # type: ignore[no-untyped-call]
@@ -59,10 +59,10 @@ class RedisConsumer:
     ) -> None:  # fmt: skip
         self._scripts, self._run_job, self._name = scripts, run, name
         self._concurrency, self._lease, self._poll = concurrency, lease, poll
-        self._bell = Bell(pool, scripts.wake_key)
+        self._wake_list = WakeList(pool, scripts.wake_key)
         self._running: dict[Lease, asyncio.Task[None]] = {}
         self._verdicts: list[Verdict] = []
-        self._judged, self._room, self._told = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._judged, self._room, self._control = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._renewed = time.monotonic()
         self._paused = paused
         self._grace: float | None = None
@@ -72,21 +72,21 @@ class RedisConsumer:
 
     def pause(self) -> None:
         self._paused = True
-        self._tell()
+        self._signal()
 
     def resume(self) -> None:
         self._paused = False
-        self._tell()
+        self._signal()
 
     async def stop(self, grace: float) -> None:
         """Returns when `run` has ended."""
         self._grace = grace
-        self._tell()
+        self._signal()
         await self._ended.wait()
 
     async def run(self) -> None:
         """Work until `stop`. Cancelled, it leaves its jobs to the end of their leases."""
-        settling = asyncio.create_task(self._settle(), name="queue-verdicts")
+        settling = asyncio.create_task(self._settle(), name="queue-settle")
         renewing = asyncio.create_task(self._keep_leases(), name="queue-leases")
         pause = _PAUSES[0]
         try:
@@ -95,16 +95,16 @@ class RedisConsumer:
                     await self._step()
                     pause = _PAUSES[0]
                 except FAULTS as error:
-                    await self._bell.close()
+                    await self._wake_list.close()
                     log.warning("queue.unavailable", queue=self._name, reason=_text(error), retryIn=pause)
-                    await self._hear(pause)
+                    await self._await_control(pause)
                     pause = min(pause * 2, _PAUSES[1])
             await self._finish(self._grace)
             await end(settling)
-            await self._last_words()
+            await self._flush()
         finally:
             await end(*self._running.values(), settling, renewing)
-            await self._bell.close()
+            await self._wake_list.close()
             self._ended.set()
 
     async def _step(self) -> None:
@@ -113,7 +113,7 @@ class RedisConsumer:
         if self._paused:
             # We may have been woken and not have looked: wake another.
             await self._scripts.settle(())
-            await self._hear(None)
+            await self._await_control(None)
         elif room <= 0:
             self._room.clear()
             await self._room.wait()
@@ -156,30 +156,30 @@ class RedisConsumer:
         self._verdicts.append(verdict)
         self._judged.set()
 
-    def _tell(self) -> None:
-        self._told.set()
+    def _signal(self) -> None:
+        self._control.set()
         self._room.set()
 
-    async def _hear(self, seconds: float | None) -> None:
+    async def _await_control(self, seconds: float | None) -> None:
         """Wait for a pause, a resume or a stop."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._told.wait(), seconds)
-        self._told.clear()
+            await asyncio.wait_for(self._control.wait(), seconds)
+        self._control.clear()
 
     async def _idle(self, seconds: float) -> None:
-        """Wait for somebody to ring, or as `_hear`. Raises FAULTS."""
-        ringing = asyncio.create_task(self._bell.wait(seconds), name="queue-bell")
-        hearing = asyncio.create_task(self._hear(None), name="queue-hear")
+        """Wait to be woken, or as `_await_control`. Raises FAULTS."""
+        waking = asyncio.create_task(self._wake_list.wait(seconds), name="queue-wake")
+        control = asyncio.create_task(self._await_control(None), name="queue-control")
         try:
-            await first_of(ringing, hearing)
+            await first_of(waking, control)
         finally:
-            rung = ringing.done()
-            await end(ringing, hearing)
-        if rung:
-            ringing.result()
+            woken = waking.done()
+            await end(waking, control)
+        if woken:
+            waking.result()
         else:
             # Its answer may still be under way and must not meet the next question.
-            await self._bell.close()
+            await self._wake_list.close()
 
     async def _settle(self) -> None:
         """Tell what became of jobs, of all that ended meanwhile at once, until it is heard."""
@@ -190,7 +190,9 @@ class RedisConsumer:
             try:
                 await self._scripts.settle(batch)
             except FAULTS as error:
-                log.warning("queue.verdicts_delayed", queue=self._name, jobs=len(batch), reason=_text(error))
+                log.warning(
+                    "queue.acknowledgements_delayed", queue=self._name, jobs=len(batch), reason=_text(error)
+                )
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _PAUSES[1])
             else:
@@ -227,16 +229,16 @@ class RedisConsumer:
                 log.warning("queue.jobs_interrupted", queue=self._name, jobs=len(late))
                 await end(*late)
 
-    async def _last_words(self) -> None:
+    async def _flush(self) -> None:
         """Tell the last verdicts, if there are any, and wake another worker."""
         try:
-            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+            async with asyncio.timeout(_FLUSH_SECONDS):
                 await self._scripts.settle(self._verdicts)
         except FAULTS as error:
             if self._verdicts:
-                # Their leases run out; what was done is done again, which its effect does not notice.
+                # Their leases run out and the jobs run again, with no second effect.
                 jobs = len(self._verdicts)
-                log.warning("queue.verdicts_lost", queue=self._name, jobs=jobs, reason=_text(error))
+                log.warning("queue.acknowledgements_lost", queue=self._name, jobs=jobs, reason=_text(error))
 
 
 def _text(error: Exception) -> str:

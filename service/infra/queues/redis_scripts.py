@@ -80,13 +80,20 @@ local function first_score(key)
   local found = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   return found[2] and math.floor(tonumber(found[2]))
 end
+
+-- Idle workers wait until the first due time that they knew.
+local first_due = first_score(QUEUE)
+local function wake_if_something_changed()
+  local due = first_score(QUEUE)
+  if due and (not first_due or due < first_due) then wake() end
+  wake_if_ready()
+end
 """
 
 # ARGV: id, urgency, delay, body of each job. One that is queued stays as it is; one that runs is queued again
 # at its end. A body that nothing points to is what somebody's hand left over.
 _PUBLISH = """
 local sequence = redis.call('INCRBY', SEQUENCE, (#ARGV - 1) / 4) - (#ARGV - 1) / 4
-local first = first_score(QUEUE)
 for at = 2, #ARGV, 4 do
   local id, rank, due = ARGV[at], tonumber(ARGV[at + 1]), now + tonumber(ARGV[at + 2])
   sequence = sequence + 1
@@ -99,9 +106,7 @@ for at = 2, #ARGV, 4 do
     place(id, rank, due, sequence)
   end
 end
-local earliest = first_score(QUEUE)
-if earliest and (not first or earliest < first) then wake() end
-wake_if_ready()
+wake_if_something_changed()
 """
 
 # ARGV: how many, lease, token, bytes. Answers the milliseconds until the next known thing falls due, then id,
@@ -172,7 +177,7 @@ for at = 2, #ARGV, 5 do
     end
   end
 end
-wake_if_ready()
+wake_if_something_changed()
 """
 
 # ARGV: lease, then id and token of each job. Answers the positions of those that are not ours any more.

@@ -334,6 +334,17 @@ async def test_an_idle_worker_hears_of_a_job_that_is_due_sooner_than_those_it_kn
     assert worker.order == [str(sooner.id)]
 
 
+async def test_an_idle_worker_hears_of_a_job_that_was_put_back(redis_broker: RedisBroker) -> None:
+    queue = redis_broker.open(poll_seconds=60, lease_seconds=60)
+    answers = iter([Again(b"second", 1.0), None])
+    async with Working(queue, concurrency=3, gated=True, answer=lambda _: next(answers)) as worker:
+        await published(queue, job())
+        await worker.has_started(1)
+        await asyncio.sleep(1)
+        worker.gate.set()
+        await worker.ran(2, within=15)
+
+
 async def test_an_idle_worker_whose_wake_up_call_was_lost_looks_after_the_poll(
     redis_broker: RedisBroker,
 ) -> None:
