@@ -230,6 +230,18 @@ async def test_urgent_jobs_of_one_domain_overtake_another_domain(
     await broker.close()
 
 
+async def test_a_stream_of_urgent_jobs_leaves_no_place_to_another_domain_until_its_end(
+    rabbitmq_broker: RabbitBroker,
+) -> None:
+    queue = rabbitmq_broker.open()
+    bulk = [job(name=f"{domain}.big.v1", priority="bulk") for domain in ("report", "sms", "user") * 10]
+    urgent = [job(name="slack.alert.v1", priority="high") for _ in range(30)]
+    await published(queue, *bulk, *urgent)
+    async with Working(queue, concurrency=2, seconds=0.005) as worker:
+        await worker.ran(60)
+    assert worker.order.index(ids(urgent)[-1]) <= len(urgent) + 3
+
+
 async def test_a_worker_that_stands_still_loses_its_jobs_to_another(rabbitmq_broker: RabbitBroker) -> None:
     jobs = numbered(3)
     await published(rabbitmq_broker.open(), *jobs)

@@ -24,6 +24,9 @@ log = get_logger(__name__)
 
 EARLY_SECONDS = 1.0
 OUTAGE_PAUSE = 1.0
+NEXT_SECONDS = 0.05
+"""How long the place of a job that ended is kept for the next of its queue, which is on its way, while all
+that is here is less urgent. Without it a busy queue of urgent jobs would share its places with the rest."""
 
 PutBack = Callable[["Held", Again], Awaitable[JobError | None]]
 """Publishes the job anew. Raises UnavailableError."""
@@ -73,6 +76,7 @@ class Consumer:
     _running: dict[asyncio.Task[None], Held] = field(default_factory=dict)
     _arrivals: "itertools.count[int]" = field(default_factory=itertools.count)
     _channel: Channel | None = None
+    _kept: list[tuple[float, int, Queue]] = field(default_factory=list)
     _tags: list[str] = field(default_factory=list)
     _open: bool = False
     _paused: bool = False
@@ -193,14 +197,27 @@ class Consumer:
         self._dispatch()
 
     def _dispatch(self) -> None:
-        while self._open and self._waiting and len(self._running) < self.concurrency:
-            _, _, held = heapq.heappop(self._waiting)
+        now = asyncio.get_running_loop().time()
+        self._kept = [kept for kept in self._kept if kept[0] > now]
+        while self._open and self._waiting:
+            held = self._waiting[0][2]
+            others = sum(level > held.level and queue is not held.queue for _, level, queue in self._kept)
+            if len(self._running) + others >= self.concurrency:
+                return
+            heapq.heappop(self._waiting)
+            mine = next((kept for kept in self._kept if kept[2] is held.queue), None)
+            if mine is not None:
+                self._kept.remove(mine)
             task = asyncio.create_task(self._handle(held), name=f"job-{held.job}")
             self._running[task] = held
             task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._running[task]
+        held = self._running.pop(task)
+        if self._open and self._waiting and self._waiting[0][2].level < held.level:
+            loop = asyncio.get_running_loop()
+            self._kept.append((loop.time() + NEXT_SECONDS, held.level, held.queue))
+            loop.call_later(NEXT_SECONDS + 0.001, self._dispatch)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("queue.delivery_failed", queue=self.topology.prefix, reason=repr(error))
         self._dispatch()
