@@ -182,6 +182,18 @@ async def test_a_deleted_queue_is_declared_and_consumed_anew(rabbitmq_broker: Ra
         await worker.ran(2)
 
 
+async def test_a_pause_that_is_over_at_once_stops_nothing(rabbitmq_broker: RabbitBroker) -> None:
+    queue = rabbitmq_broker.open()
+    async with Working(queue) as worker:
+        await published(queue, job())
+        await worker.ran(1)
+        for number in range(3):
+            await queue.pause()
+            await queue.resume()
+            await published(queue, job())
+            await worker.ran(number + 2)
+
+
 async def test_a_wait_longer_than_the_ladder_is_put_back_for_its_rest(rabbitmq_broker: RabbitBroker) -> None:
     queue = rabbitmq_broker.open()
     one = job(delay=4)

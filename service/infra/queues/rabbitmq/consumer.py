@@ -134,6 +134,7 @@ class Consumer:
     async def _subscribe(self) -> None:
         """Have a consumer on every work queue, unless there is."""
         if self._tags and self._channel is not None and not self._channel.is_closed:
+            self._go_on()
             return
         with faults():
             async with asyncio.timeout(self.timeout * 4):
@@ -151,6 +152,9 @@ class Consumer:
                     await raw.queue_declare(queue.name, passive=True)
                 await raw.basic_qos(prefetch_count=self.prefetch)
         log.info("queue.consuming", queue=self.topology.prefix, consumers=len(self._tags))
+        self._go_on()
+
+    def _go_on(self) -> None:
         self._open = not (self._paused or self._stopping)
         self._dispatch()
 
@@ -192,6 +196,8 @@ class Consumer:
         self.link.drop()
 
     async def _arrived(self, channel: AbstractChannel, queue: Queue, message: DeliveredMessage) -> None:
+        if self._channel is None or channel.is_closed:
+            return
         held = Held(message, queue, channel)
         heapq.heappush(self._waiting, (-held.level, next(self._arrivals), held))
         self._dispatch()
