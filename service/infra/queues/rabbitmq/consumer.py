@@ -82,7 +82,6 @@ class Consumer:
     _paused: bool = False
     _stopping: bool = False
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def held(self) -> int:
