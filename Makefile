@@ -14,7 +14,7 @@ ARGS ?=
 SUITE ?= jobs
 SOURCES := service observability loadtest compose dashboards alerts bench tests
 
-.PHONY: help install programs demo up down status logs load test test-stack test-faults check format \
+.PHONY: help install programs rabbitmq demo up down status logs load test test-stack test-faults check format \
 	alerts dashboards lock capacity bench
 
 help: ## list the targets
@@ -35,6 +35,9 @@ install: $(STAMP) ## install the Python packages into .venv
 
 programs: install ## fetch or build Prometheus, Loki, Tempo ... into the cache
 	@$(PY) -m compose.binaries fetch || echo "The rest goes on without what is missing."
+
+rabbitmq: install ## install RabbitMQ where apt and root allow it, without starting the system's own
+	@$(PY) -m compose.install_rabbitmq || echo "The rest goes on without it; its tests are skipped."
 
 # -- run -------------------------------------------------------------------------------------------------
 
@@ -76,7 +79,7 @@ bench: $(if $(filter $(SUITES),$(SUITE)),install $(PEERS:%=%/.installed)) ## job
 
 # -- prove -----------------------------------------------------------------------------------------------
 
-test: programs ## every test that this machine can run (ARGS="tests/contract -k redis")
+test: programs rabbitmq ## every test that this machine can run (ARGS="tests/contract -k redis")
 	@$(PY) -m pytest -rs $(ARGS)
 
 test-stack: programs ## the tests against the live stack

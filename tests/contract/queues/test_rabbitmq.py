@@ -182,6 +182,18 @@ async def test_a_deleted_queue_is_declared_and_consumed_anew(rabbitmq_broker: Ra
         await worker.ran(2)
 
 
+async def test_a_pause_that_is_over_at_once_stops_nothing(rabbitmq_broker: RabbitBroker) -> None:
+    queue = rabbitmq_broker.open()
+    async with Working(queue) as worker:
+        await published(queue, job())
+        await worker.ran(1)
+        for number in range(3):
+            await queue.pause()
+            await queue.resume()
+            await published(queue, job())
+            await worker.ran(number + 2)
+
+
 async def test_a_wait_longer_than_the_ladder_is_put_back_for_its_rest(rabbitmq_broker: RabbitBroker) -> None:
     queue = rabbitmq_broker.open()
     one = job(delay=4)
@@ -228,6 +240,18 @@ async def test_urgent_jobs_of_one_domain_overtake_another_domain(
         await worker.ran(5)
     assert worker.order == ids([urgent, high, *bulk])
     await broker.close()
+
+
+async def test_a_stream_of_urgent_jobs_leaves_no_place_to_another_domain_until_its_end(
+    rabbitmq_broker: RabbitBroker,
+) -> None:
+    queue = rabbitmq_broker.open()
+    bulk = [job(name=f"{domain}.big.v1", priority="bulk") for domain in ("report", "sms", "user") * 10]
+    urgent = [job(name="slack.alert.v1", priority="high") for _ in range(30)]
+    await published(queue, *bulk, *urgent)
+    async with Working(queue, concurrency=2, seconds=0.005) as worker:
+        await worker.ran(60)
+    assert worker.order.index(ids(urgent)[-1]) <= len(urgent) + 3
 
 
 async def test_a_worker_that_stands_still_loses_its_jobs_to_another(rabbitmq_broker: RabbitBroker) -> None:

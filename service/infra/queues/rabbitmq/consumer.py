@@ -24,6 +24,9 @@ log = get_logger(__name__)
 
 EARLY_SECONDS = 1.0
 OUTAGE_PAUSE = 1.0
+NEXT_SECONDS = 0.05
+"""How long the place of a job that ended is kept for the next of its queue, which is on its way, while all
+that is here is less urgent. Without it a busy queue of urgent jobs would share its places with the rest."""
 
 PutBack = Callable[["Held", Again], Awaitable[JobError | None]]
 """Publishes the job anew. Raises UnavailableError."""
@@ -73,12 +76,12 @@ class Consumer:
     _running: dict[asyncio.Task[None], Held] = field(default_factory=dict)
     _arrivals: "itertools.count[int]" = field(default_factory=itertools.count)
     _channel: Channel | None = None
+    _kept: list[tuple[float, int, Queue]] = field(default_factory=list)
     _tags: list[str] = field(default_factory=list)
     _open: bool = False
     _paused: bool = False
     _stopping: bool = False
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def held(self) -> int:
@@ -130,6 +133,7 @@ class Consumer:
     async def _subscribe(self) -> None:
         """Have a consumer on every work queue, unless there is."""
         if self._tags and self._channel is not None and not self._channel.is_closed:
+            self._go_on()
             return
         with faults():
             async with asyncio.timeout(self.timeout * 4):
@@ -147,6 +151,9 @@ class Consumer:
                     await raw.queue_declare(queue.name, passive=True)
                 await raw.basic_qos(prefetch_count=self.prefetch)
         log.info("queue.consuming", queue=self.topology.prefix, consumers=len(self._tags))
+        self._go_on()
+
+    def _go_on(self) -> None:
         self._open = not (self._paused or self._stopping)
         self._dispatch()
 
@@ -188,19 +195,34 @@ class Consumer:
         self.link.drop()
 
     async def _arrived(self, channel: AbstractChannel, queue: Queue, message: DeliveredMessage) -> None:
+        if self._channel is None or channel.is_closed:
+            return
         held = Held(message, queue, channel)
         heapq.heappush(self._waiting, (-held.level, next(self._arrivals), held))
         self._dispatch()
 
     def _dispatch(self) -> None:
-        while self._open and self._waiting and len(self._running) < self.concurrency:
-            _, _, held = heapq.heappop(self._waiting)
+        now = asyncio.get_running_loop().time()
+        self._kept = [kept for kept in self._kept if kept[0] > now]
+        while self._open and self._waiting:
+            held = self._waiting[0][2]
+            others = sum(level > held.level and queue is not held.queue for _, level, queue in self._kept)
+            if len(self._running) + others >= self.concurrency:
+                return
+            heapq.heappop(self._waiting)
+            mine = next((kept for kept in self._kept if kept[2] is held.queue), None)
+            if mine is not None:
+                self._kept.remove(mine)
             task = asyncio.create_task(self._handle(held), name=f"job-{held.job}")
             self._running[task] = held
             task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._running[task]
+        held = self._running.pop(task)
+        if self._open and self._waiting and self._waiting[0][2].level < held.level:
+            loop = asyncio.get_running_loop()
+            self._kept.append((loop.time() + NEXT_SECONDS, held.level, held.queue))
+            loop.call_later(NEXT_SECONDS + 0.001, self._dispatch)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("queue.delivery_failed", queue=self.topology.prefix, reason=repr(error))
         self._dispatch()
