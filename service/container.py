@@ -114,7 +114,7 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
         stack.push_async_callback(store.close)
         cache = Cache(store, settings.cache, telemetry)
         stack.push_async_callback(cache.close)
-        queue = _queue(settings.queue, redis, telemetry)
+        queue = _queue(settings.queue, redis, telemetry, max_bytes=settings.redis.max_value_bytes)
         stack.push_async_callback(queue.close)
         jobs = JobTelemetry(telemetry, system=queue.system, queue=queue.name)
         file_urls = UrlSigner(
@@ -171,11 +171,15 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
         )
 
 
-def _queue(settings: QueueSettings, redis: RedisClient, telemetry: Telemetry) -> JobQueue:
+def _queue(settings: QueueSettings, redis: RedisClient, telemetry: Telemetry, *, max_bytes: int) -> JobQueue:
     match settings.engine:
         case "redis":
             queue = RedisQueue(
-                redis, name=settings.name, poll=settings.poll_seconds, lease=settings.lease_seconds
+                redis,
+                name=settings.name,
+                poll=settings.poll_seconds,
+                lease=settings.lease_seconds,
+                max_bytes=max_bytes,
             )
             instrument_redis(telemetry, queue.client)
             return queue

@@ -214,9 +214,11 @@ class QueueSettings(Group):
         description="File of the file engine, on a local disk that all processes of the machine share",
     )
     concurrency: int = Field(20, ge=1, le=1000, description="Jobs that one worker runs at a time")
-    poll_seconds: Seconds = Field(0.05, description="Pause between looks at the queue")
+    poll_seconds: Seconds = Field(
+        0.5, description="Longest pause between looks at the queue; what is published ends it"
+    )
     lease_seconds: float = Field(
-        10.0, ge=1, le=600, description="A job of a worker that died runs again after this time"
+        8.0, ge=1, le=600, description="A job of a worker that died runs again after this time"
     )
     interruptions: int = Field(
         10, ge=1, le=1000, description="Deaths of its worker after which a job is taken for their cause"
