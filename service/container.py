@@ -19,6 +19,7 @@ from observability import (
 )
 from service import __version__
 from service.db.jobs.outbox import Outbox
+from service.db.jobs.pressure import Pressure
 from service.db.session import Database
 from service.errors import StartError
 from service.features.health.monitor import HealthMonitor, disk
@@ -117,6 +118,9 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
         queue = _queue(settings.queue, redis, telemetry)
         stack.push_async_callback(queue.close)
         jobs = JobTelemetry(telemetry, system=queue.system, queue=queue.name)
+        pressure = Pressure(settings.queue, database, telemetry.metrics) if role == "api" else None
+        if pressure is not None:
+            stack.push_async_callback(end, asyncio.create_task(pressure.run(), name="pressure"))
         file_urls = UrlSigner(
             settings.files.signing_key.get_secret_value(),
             base=settings.files.public_url.rstrip("/") + SIGNED_PATH,
@@ -158,7 +162,7 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
             cache=cache,
             queue=queue,
             jobs=jobs,
-            outbox=Outbox(jobs, source=name),
+            outbox=Outbox(jobs, source=name, admit=pressure.admit if pressure else None),
             files=files,
             file_urls=file_urls,
             health=health,
