@@ -74,6 +74,7 @@ class Container:
     queue: JobQueue
     jobs: JobTelemetry
     outbox: Outbox
+    pressure: Pressure | None
     files: Storage
     file_urls: UrlSigner
     health: HealthMonitor
@@ -163,6 +164,7 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
             queue=queue,
             jobs=jobs,
             outbox=Outbox(jobs, source=name, admit=pressure.admit if pressure else None),
+            pressure=pressure,
             files=files,
             file_urls=file_urls,
             health=health,
