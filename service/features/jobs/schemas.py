@@ -72,7 +72,7 @@ class PauseRequest(_Sent):
     """What to pause: a domain, or everything; and why, for whoever finds it paused."""
 
     domain: DomainName | None = None
-    reason: Annotated[str, Field(max_length=200, pattern=r"^[^\u0000-\u001f\u007f\ud800-\udfff]*$")] = ""
+    reason: Annotated[str, Field(max_length=200, pattern=r"^[^\u0000-\u001f\u007f]*$")] = ""
 
 
 class ResumeRequest(_Sent):
