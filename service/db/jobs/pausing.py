@@ -64,7 +64,7 @@ class Pausing:
             await self._queue.pause()
         elif not found.whole and before.whole:
             await self._queue.resume()
-        if found != before and (found or not first):
+        if bool(found) if first else found != before:
             log.info("worker.paused" if found else "worker.resumed", whole=found.whole,
                      domains=sorted(found.domains))  # fmt: skip
 
