@@ -15,6 +15,7 @@ from service.api import API_ROUTERS, OPERATIONS_ROUTERS
 from service.container import Container, open_container
 from service.errors import MethodNotAllowedError, ServiceError, translate
 from service.features.files.endpoints import UPLOADS
+from service.features.jobs.endpoints import router as jobs_admin
 from service.http.client_address import ClientAddress
 from service.http.compression import compressed
 from service.http.cors import Cors
@@ -32,6 +33,7 @@ _TAGS = [
     {"name": "transactions", "description": "Payments, settled in the background"},
     {"name": "files", "description": "Uploads, downloads and signed links"},
     {"name": "live", "description": "Events as they happen, over server-sent events and WebSocket"},
+    {"name": "jobs", "description": "Administration of jobs and of the dead-letter queue"},
     {"name": "cache", "description": "What the cache has saved"},
     {"name": "health", "description": "How the process and what it depends on are doing"},
 ]
@@ -39,7 +41,13 @@ _TAGS = [
 
 def create_app(container: Container) -> ASGIApp:
     """The API with its layers."""
-    return in_layers(create_routes(container, API_ROUTERS), container)
+    return in_layers(create_routes(container, _served(container.settings)), container)
+
+
+def _served(settings: Settings) -> list[APIRouter]:
+    """Without a token the administration of jobs is not there at all, nor in the contract."""
+    hidden = () if settings.queue.admin_token is not None else (jobs_admin,)
+    return [router for router in API_ROUTERS if router not in hidden]
 
 
 def create_operations_app(container: Container) -> ASGIApp:

@@ -19,6 +19,7 @@ from observability import (
 )
 from service import __version__
 from service.db.jobs.outbox import Outbox
+from service.db.jobs.pressure import Pressure
 from service.db.session import Database
 from service.errors import StartError
 from service.features.health.monitor import HealthMonitor, disk
@@ -73,6 +74,7 @@ class Container:
     queue: JobQueue
     jobs: JobTelemetry
     outbox: Outbox
+    pressure: Pressure | None
     files: Storage
     file_urls: UrlSigner
     health: HealthMonitor
@@ -117,6 +119,9 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
         queue = _queue(settings.queue, redis, telemetry, max_bytes=settings.redis.max_value_bytes)
         stack.push_async_callback(queue.close)
         jobs = JobTelemetry(telemetry, system=queue.system, queue=queue.name)
+        pressure = Pressure(settings.queue, database, telemetry.metrics) if role == "api" else None
+        if pressure is not None:
+            stack.push_async_callback(end, asyncio.create_task(pressure.run(), name="pressure"))
         file_urls = UrlSigner(
             settings.files.signing_key.get_secret_value(),
             base=settings.files.public_url.rstrip("/") + SIGNED_PATH,
@@ -158,7 +163,8 @@ async def open_container(settings: Settings, role: Role) -> AsyncIterator[Contai
             cache=cache,
             queue=queue,
             jobs=jobs,
-            outbox=Outbox(jobs, source=name),
+            outbox=Outbox(jobs, source=name, admit=pressure.admit if pressure else None),
+            pressure=pressure,
             files=files,
             file_urls=file_urls,
             health=health,

@@ -116,6 +116,17 @@ class UnavailableError(ServiceError):
         super().__init__(message, headers={"Retry-After": str(retry_after)})
 
 
+class OverloadedError(ServiceError):
+    """More work waits than may; `Retry-After` says when some of it should be done."""
+
+    code = "overloaded"
+    status = 503
+    message = "Too much work is waiting; try again later"
+
+    def __init__(self, message: str | None = None, *, retry_after: int = 10) -> None:
+        super().__init__(message, headers={"Retry-After": str(retry_after)})
+
+
 _BY_STATUS: Mapping[int, type[ServiceError]] = {
     400: InvalidRequestError,
     401: UnauthenticatedError,

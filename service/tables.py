@@ -1,9 +1,17 @@
 """Every table, imported so that migrations and checks know them all."""
 
 from service.db.base import Base
+from service.db.jobs.control import QueuePause
+from service.db.jobs.presence import WorkerPresence
 from service.db.jobs.record import JobRecord
 from service.db.keys import SnowflakeNode
 from service.features.transactions.models import Transaction
 
-TABLES: tuple[type[Base], ...] = (Transaction, JobRecord, SnowflakeNode)
+TABLES: tuple[type[Base], ...] = (
+    Transaction,
+    JobRecord,
+    QueuePause,
+    WorkerPresence,
+    SnowflakeNode,
+)
 METADATA = Base.metadata

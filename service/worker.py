@@ -1,6 +1,8 @@
 """The worker: `python -m service.worker`. Runs jobs, relays the outbox, and serves health and metrics."""
 
 import asyncio
+import os
+import socket
 import sys
 
 from service.app import create_operations_app
@@ -8,6 +10,8 @@ from service.container import Container, open_container
 from service.db.jobs.effects import Effects
 from service.db.jobs.failures import Failures
 from service.db.jobs.keeping import Keeping
+from service.db.jobs.pausing import Pausing
+from service.db.jobs.presence import Presence
 from service.db.jobs.relay import Relay, RelayMetrics
 from service.http.server import HttpServer, check_port
 from service.infra.queues.runner import JobRunner
@@ -40,17 +44,33 @@ async def run_jobs(container: Container, stopping: asyncio.Event) -> None:
     duplicates = metrics.counter(
         "jobs_duplicate", "Deliveries of jobs that had ended before, and did nothing.", ("job_name",)
     )
+    presence = Presence(
+        container.database,
+        name=settings.telemetry.instance_id or f"{socket.gethostname()}:{os.getpid()}",
+        concurrency=settings.queue.concurrency,
+        seconds=settings.queue.sample_seconds,
+    )
+    pausing = Pausing(container.database, container.queue, metrics, seconds=settings.queue.sample_seconds)
     runner = JobRunner(
-        Effects(container.database, handlers, duplicates).perform,
+        presence.performing(Effects(container.database, handlers, duplicates).perform),
         Failures(container.database),
         container.jobs,
         interruptions=settings.queue.interruptions,
     )
-    relay = Relay(settings.outbox, container.database, container.queue, container.jobs, RelayMetrics(metrics))
+    relay = Relay(
+        settings.outbox,
+        container.database,
+        container.queue,
+        container.jobs,
+        RelayMetrics(metrics),
+        held=lambda: pausing.now.domains,
+    )
     container.jobs.metrics.concurrency.set(settings.queue.concurrency)
+    await pausing.begin()
     working = [
         asyncio.create_task(
-            container.queue.consume(runner, concurrency=settings.queue.concurrency), name="consumer"
+            container.queue.consume(pausing.holding_back(runner), concurrency=settings.queue.concurrency),
+            name="consumer",
         ),
         asyncio.create_task(relay.run(), name="relay"),
     ]
@@ -58,6 +78,8 @@ async def run_jobs(container: Container, stopping: asyncio.Event) -> None:
         asyncio.create_task(stopping.wait(), name="stopping"),
         asyncio.create_task(container.health.await_dependencies(), name="await-dependencies"),
         asyncio.create_task(Sampler(container).run(), name="sampler"),
+        asyncio.create_task(pausing.run(), name="pausing"),
+        asyncio.create_task(presence.run(), name="presence"),
         asyncio.create_task(Keeping(settings.outbox, container.database, metrics).run(), name="keeping"),
     ]
     try:
@@ -69,6 +91,7 @@ async def run_jobs(container: Container, stopping: asyncio.Event) -> None:
         await asyncio.gather(*working)
     finally:
         await end(*working, *background)
+        await presence.leave()
 
 
 if __name__ == "__main__":

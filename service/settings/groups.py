@@ -4,6 +4,7 @@ The variable is the group's prefix and the field's name in capitals: `DATABASE_`
 seconds unless the name says milliseconds, sizes are bytes.
 """
 
+import re
 import ssl
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -223,7 +224,22 @@ class QueueSettings(Group):
     interruptions: int = Field(
         10, ge=1, le=1000, description="Deaths of its worker after which a job is taken for their cause"
     )
-    sample_seconds: Seconds = Field(2.0, description="Interval of the queue and outbox gauges")
+    sample_seconds: Seconds = Field(
+        2.0, description="Interval of the gauges of queue and outbox, of backpressure, and of heartbeats"
+    )
+    max_depth: int = Field(
+        10_000, ge=0, description="With more due jobs waiting the API refuses new work; 0 sets no limit"
+    )
+    max_age_seconds: float = Field(
+        300.0,
+        ge=0,
+        description="With a job waiting for longer the API refuses new work; 0 sets no limit",
+    )
+    admin_token: SecretStr | None = Field(
+        None,
+        description="Bearer token of /v1/admin/jobs; unset: there is no such path",
+        examples=["change-me-to-32-random-characters-or-more"],
+    )
     rabbitmq_url: SecretStr | None = Field(
         None,
         validate_default=True,
@@ -258,6 +274,13 @@ class QueueSettings(Group):
         le=512 << 20,
         description="Largest job; the broker's own max_message_size holds as well",
     )
+
+    @field_validator("admin_token")
+    @classmethod
+    def _token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-~]{16,}", value.get_secret_value()):
+            raise ValueError("must be at least 16 characters of visible ASCII without spaces")
+        return value
 
     @field_validator("rabbitmq_url")
     @classmethod

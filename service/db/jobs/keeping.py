@@ -7,6 +7,7 @@ from sqlalchemy import Integer, and_, delete, func, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from observability import Metrics, get_logger
+from service.db.jobs import control
 from service.db.jobs.record import JobRecord, Outcome
 from service.db.session import Database, UnitOfWork
 from service.errors import UnavailableError
@@ -99,7 +100,12 @@ class Keeping:
         )
 
     async def _republish(self, unit: UnitOfWork) -> int:
-        """Jobs that should have ended long ago are published again: delivered twice, they have one effect."""
+        """Jobs that should have ended long ago are published again: delivered twice, they have one effect.
+
+        Not during a pause, when jobs wait for long without being lost.
+        """
+        if await control.paused(unit):
+            return 0
         overdue = timedelta(seconds=self._settings.republish_seconds)
         statement = (
             update(JobRecord)

@@ -1,6 +1,6 @@
 """Jobs written in the transaction that wants them done: either both are there, or neither."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +17,9 @@ from service.infra.queues.interface import JobKind, JobOptions, P
 CHANNEL = "yardstick_outbox"
 """Notified by every transaction that enqueued something, at its commit."""
 
+Admission = Callable[[str, int], None]
+"""Raises OverloadedError when so many jobs of this name are not to be enqueued now."""
+
 _KEYS = UUID("6b1f4c1e-3a0e-4f5a-9a55-0c2f6a6f7d10")
 
 
@@ -28,9 +31,11 @@ def job_id_of(key: str) -> UUID:
 class Outbox:
     """Where operations enqueue."""
 
-    def __init__(self, telemetry: JobTelemetry, *, source: str) -> None:
+    def __init__(self, telemetry: JobTelemetry, *, source: str, admit: Admission | None = None) -> None:
+        """`admit` may refuse new jobs. Processes that enqueue in the course of jobs have none: they drain."""
         self._telemetry = telemetry
         self._source = source
+        self._admit = admit
 
     async def add(
         self,
@@ -48,6 +53,9 @@ class Outbox:
             delay: seconds until it is due.
             job_id: for de-duplication (`job_id_of`). Of one that is known already nothing is enqueued.
             options: in place of the kind's.
+
+        Raises:
+            OverloadedError: too much work is waiting.
         """
         [made] = await self._add(
             unit, kind, [payload], delay=delay, job_ids=[job_id or uuid4()], options=options
@@ -82,6 +90,8 @@ class Outbox:
             raise ValueError(f"a job's delay is 0 to ten years in seconds, not {delay}")
         if not payloads:
             return []
+        if self._admit is not None:
+            self._admit(kind.name, len(payloads))
         # JSON's own checks, such as against NaN, belong to whoever enqueues.
         validated = [kind.payload.model_validate(payload) for payload in payloads]
         tried = (options or kind.options).model_dump(mode="json", by_alias=True)
@@ -117,8 +127,13 @@ class Outbox:
         }
 
 
-async def claim_pending(unit: UnitOfWork, limit: int, ahead: float) -> list[JobRecord]:
-    """The oldest that no broker has and no other relay holds, due within `ahead` seconds; locked."""
+async def claim_pending(
+    unit: UnitOfWork, limit: int, ahead: float, *, held: frozenset[str] = frozenset()
+) -> list[JobRecord]:
+    """The oldest that no broker has and no other relay holds, due within `ahead` seconds; locked.
+
+    Jobs of the domains `held` stay.
+    """
     pending = (
         select(JobRecord)
         .where(
@@ -130,6 +145,8 @@ async def claim_pending(unit: UnitOfWork, limit: int, ahead: float) -> list[JobR
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
+    if held:
+        pending = pending.where(func.split_part(JobRecord.name, ".", 1).not_in(held))
     return list(await unit.session.scalars(pending))
 
 

@@ -5,6 +5,7 @@ jobs that must follow each other, the second is enqueued by the first.
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from observability import JobTelemetry, Metrics, get_logger
@@ -47,12 +48,16 @@ class Relay:
         queue: JobQueue,
         telemetry: JobTelemetry,
         metrics: RelayMetrics,
+        *,
+        held: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
+        """`held` gives the domains whose jobs are to stay in the outbox for now."""
         self._settings = settings
         self._database = database
         self._queue = queue
         self._telemetry = telemetry
         self._metrics = metrics
+        self._held = held
         self._listener = Listener(database, outbox.CHANNEL)
         self._stopping = asyncio.Event()
 
@@ -86,7 +91,7 @@ class Relay:
             UnavailableError: the database or the queue did not answer.
         """
         async with self._database.unit() as unit:
-            records = await outbox.claim_pending(unit, self._settings.batch, AHEAD_SECONDS)
+            records = await outbox.claim_pending(unit, self._settings.batch, AHEAD_SECONDS, held=self._held())
             if not records:
                 return 0
             answers = list(zip(records, await self._publish(records), strict=True))

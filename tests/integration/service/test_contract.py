@@ -25,6 +25,7 @@ EXAMPLES = int(os.environ.get("CONTRACT_EXAMPLES", "25"))
 EXACT = {"POST /v1/transactions", "GET /v1/transactions/{transaction_id}"}
 """Where all that the schema allows is accepted. Cursors and names of files know more than a schema says."""
 STREAMS = "^/v1/stream"
+TOKEN = "an-operators-token-0123456789-abcdefgh"
 OFTEN = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -35,7 +36,7 @@ OFTEN = settings(
 
 @pytest.fixture
 async def api(configure: Configure, tmp_path: Path) -> AsyncIterator[Process]:
-    configure(TELEMETRY_LOG_SINK="stdout", RATE_LIMIT_ENABLED="false")
+    configure(TELEMETRY_LOG_SINK="stdout", RATE_LIMIT_ENABLED="false", QUEUE_ADMIN_TOKEN=TOKEN)
     process = Process("service.app", tmp_path)
     await process.up()
     yield process
@@ -83,6 +84,7 @@ async def test_every_answer_conforms(api: Process, mode: GenerationMode) -> None
     schema = from_dict(document).exclude(path_regex=STREAMS)
     seen: Counter[tuple[str, int]] = Counter()
     with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {TOKEN}"
         for result in schema.get_all_operations():
             assert isinstance(result, Ok)
             seen += probe(result.ok(), mode, api.url, session)

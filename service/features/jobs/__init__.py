@@ -1,0 +1,1 @@
+"""Administration of jobs: `/v1/admin/jobs`."""

@@ -1,0 +1,201 @@
+"""A pause stops deliveries, of every worker and for as long as it stands; enqueueing goes on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import text, update
+
+from observability import Metrics
+from service.db.jobs.keeping import Keeping
+from service.db.jobs.record import JobRecord, Outcome
+from service.settings import Settings
+from tests.integration.service.harness import Service, eventually, running
+from tests.integration.service.jobs.admin import TOKEN, Operator, enqueue, now
+from tests.integration.service.launched import Process
+
+Configure = Callable[..., Settings]
+
+
+async def reaches(service: Service, name: str, value: float) -> None:
+    async def look() -> bool:
+        return service.metric(name) == value
+
+    await eventually(look)
+
+
+async def published(service: Service, count: int) -> None:
+    """The relay has carried so many jobs that have not ended to the broker."""
+
+    async def look() -> bool:
+        rows = await service.rows(JobRecord)
+        return len([row for row in rows if row.published_at is not None and row.outcome is None]) == count
+
+    await eventually(look)
+
+
+async def attempts(service: Service) -> int:
+    """How many jobs somebody ended or tried."""
+    rows = await service.rows(JobRecord)
+    return len([row for row in rows if row.outcome is not None or row.history])
+
+
+@pytest.mark.parametrize("engine", ["redis", "file"])
+async def test_a_pause_stops_deliveries_and_a_resume_brings_them_back(
+    configure: Configure, tmp_path: Path, engine: str
+) -> None:
+    settings = configure(
+        QUEUE_ADMIN_TOKEN=TOKEN,
+        QUEUE_ENGINE=engine,
+        QUEUE_FILE_PATH=tmp_path / "queue.db",
+        QUEUE_SAMPLE_SECONDS=30,
+    )
+    async with running(settings) as service, service.working():
+        operator = Operator(service.http)
+        await service.settled((await service.create())["id"])
+        [pause] = await operator.data("POST", "/pause", json={"reason": "migration"})
+        assert (pause["domain"], pause["reason"]) == (None, "migration")
+        # Heard, long before the poll.
+        await reaches(service, "yardstick_jobs_paused", 1)
+        created = [await service.create() for _ in range(5)]
+        await published(service, 5)
+        await asyncio.sleep(1)
+        assert await attempts(service) == 1
+        assert (await operator.stats())["total"]["waiting"] == 5
+        assert await operator.data("POST", "/resume") == []
+        for one in created:
+            await service.settled(one["id"])
+
+
+async def test_a_paused_domain_waits_in_the_outbox_and_others_go_on(
+    administered: Service, operator: Operator
+) -> None:
+    first = await operator.data("POST", "/pause", json={"domain": "email"})
+    assert [pause["domain"] for pause in first] == ["email"]
+    waiting = set(await enqueue(administered, 3))
+    # They reach the broker before the domain is paused.
+    async with administered.container.database.unit() as unit:
+        await unit.session.execute(
+            update(JobRecord).values(name="email.welcome.v1", published_at=now()).execution_options()
+        )
+    rows = await administered.rows(JobRecord)
+    await administered.container.queue.publish([row.job({}) for row in rows])
+    async with administered.working():
+        await administered.settled((await administered.create())["id"])
+
+        async def handed_back() -> bool:
+            found = {row.job_id for row in await administered.rows(JobRecord) if row.published_at is None}
+            return found == waiting
+
+        await eventually(handed_back)
+        stats = await administered.container.queue.stats()
+        assert (stats.waiting, stats.delayed) == (0, 0)
+        assert await attempts(administered) == 1
+        await operator.data("POST", "/resume", json={"domain": "email"})
+
+        async def buried() -> bool:
+            # Nobody handles such jobs here: that they are dead shows that they were delivered.
+            return await administered.ended(Outcome.DEAD) == 3
+
+        await eventually(buried)
+
+
+async def test_pauses_stand_each_by_itself(operator: Operator) -> None:
+    for body in ({"reason": "first"}, {"reason": "second"}, {"domain": "sms"}):
+        pauses = await operator.data("POST", "/pause", json=body)
+    assert [(one["domain"], one["reason"]) for one in pauses] == [(None, "first"), ("sms", "")]
+    answer = (await operator.ask("POST", "/resume")).json()
+    assert (answer["message"], [one["domain"] for one in answer["data"]]) == ("Resumed", ["sms"])
+    assert (await operator.ask("POST", "/resume")).json()["message"] == "It was not paused"
+    for wrong in ({"domain": "no such"}, {"reason": "x" * 201}, {"reason": "a\0b"}, {"surprise": 1}):
+        assert await operator.refused("POST", "/pause", json=wrong) == (422, "validation_failed")
+
+
+@asynccontextmanager
+async def worker(folder: Path) -> AsyncIterator[Process]:
+    process = Process("service.worker", folder)
+    try:
+        await process.up()
+        yield process
+    finally:
+        process.end()
+
+
+async def test_a_pause_survives_the_restart_of_every_worker(configure: Configure, tmp_path: Path) -> None:
+    settings = configure(QUEUE_ADMIN_TOKEN=TOKEN, TELEMETRY_LOG_SINK="stdout")
+    async with running(settings) as service:
+        operator = Operator(service.http)
+
+        async def workers() -> list[dict[str, Any]] | None:
+            return (await operator.stats())["workers"] or None
+
+        async with worker(tmp_path) as one:
+            await service.settled((await service.create())["id"])
+            await operator.data("POST", "/pause")
+
+            async def paused() -> bool:
+                return "worker.paused" in one.events()
+
+            await eventually(paused)
+            created = await service.create()
+            await published(service, 1)
+            one.popen.terminate()
+            assert await one.ended() == 0
+        assert (await operator.stats())["workers"] == []
+        async with worker(tmp_path) as two:
+
+            async def told() -> bool:
+                return "worker.paused" in two.events()
+
+            await eventually(told)
+            assert len(await eventually(workers)) == 1
+            await asyncio.sleep(1)
+            assert (await service.transaction(created["id"]))["status"] == "pending"
+            await operator.data("POST", "/resume")
+            await service.settled(created["id"])
+
+
+async def test_a_worker_fetches_nothing_before_it_knows(administered: Service, operator: Operator) -> None:
+    """The pause was there before the worker, and nothing tells of it but the table."""
+    await operator.data("POST", "/pause")
+    created = await administered.create()
+    async with administered.working():
+        await reaches(administered, "yardstick_jobs_paused", 1)
+        await published(administered, 1)
+        await asyncio.sleep(1)
+        assert (await administered.transaction(created["id"]))["status"] == "pending"
+
+
+async def test_a_pause_that_nobody_heard_of_is_seen_by_the_poll(administered: Service) -> None:
+    async with administered.working():
+        await reaches(administered, "yardstick_jobs_paused", 0)
+        async with administered.container.database.unit() as unit:
+            await unit.session.execute(
+                text("INSERT INTO queue_pause (id, scope, reason) VALUES (1, '*', '')")
+            )
+        await reaches(administered, "yardstick_jobs_paused", 1)
+
+
+async def test_what_waits_for_a_resume_is_not_taken_for_lost(
+    administered: Service, operator: Operator
+) -> None:
+    await enqueue(administered)
+    long_ago = now() - timedelta(hours=1)
+    async with administered.container.database.unit() as unit:
+        await unit.session.execute(update(JobRecord).values(published_at=long_ago, due_at=long_ago))
+    await operator.data("POST", "/pause")
+    keeping = Keeping(
+        administered.container.settings.outbox,
+        administered.container.database,
+        Metrics(CollectorRegistry(), "test"),
+    )
+    await keeping.once()
+    assert [row.published_at for row in await administered.rows(JobRecord)] == [long_ago]
+    await operator.data("POST", "/resume")
+    await keeping.once()
+    assert [row.published_at for row in await administered.rows(JobRecord)] == [None]
