@@ -2,8 +2,9 @@
 
 from service.db.base import Base
 from service.db.jobs.record import JobRecord
+from service.db.jobs.schedules import ScheduleRecord
 from service.db.keys import SnowflakeNode
 from service.features.transactions.models import Transaction
 
-TABLES: tuple[type[Base], ...] = (Transaction, JobRecord, SnowflakeNode)
+TABLES: tuple[type[Base], ...] = (Transaction, JobRecord, ScheduleRecord, SnowflakeNode)
 METADATA = Base.metadata

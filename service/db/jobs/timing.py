@@ -37,10 +37,10 @@ class Every:
     seconds: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.seconds, bool) or not isinstance(self.seconds, int):
-            raise ValueError(f"a schedule repeats in whole seconds, not in {self.seconds!r}")
-        if not 1 <= self.seconds <= 366 * 86_400:
-            raise ValueError(f"a schedule repeats in 1 second to 366 days, not in {self.seconds} seconds")
+        if type(self.seconds) is not int or not 1 <= self.seconds <= 366 * 86_400:
+            raise ValueError(
+                f"a schedule repeats in 1 second to 366 days, whole ones, not in {self.seconds!r}"
+            )
 
     def next(self, after: datetime) -> datetime:
         return self._last(after) + timedelta(seconds=self.seconds)

@@ -14,6 +14,7 @@ import orjson
 from tests.integration.service.harness import eventually
 
 REPOSITORY = Path(__file__).parents[3]
+PORTS = {"service.app": "APP_PORT", "service.worker": "WORKER_PORT", "service.scheduler": "SCHEDULER_PORT"}
 
 
 class Process:
@@ -25,7 +26,7 @@ class Process:
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / f"{module}-{port}.log"
-        name = "APP_PORT" if module == "service.app" else "WORKER_PORT"
+        name = PORTS[module]
         with self.log.open("wb") as output:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", module],

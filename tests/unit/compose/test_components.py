@@ -57,13 +57,13 @@ def test_what_it_refers_to_exists(component: Component) -> None:
 
 def test_the_service_needs_the_stores_alone() -> None:
     required = {component.name for component in COMPONENTS if component.required}
-    assert required == {"postgres", "redis", "migrate", "api", "worker"}
+    assert required == {"postgres", "redis", "migrate", "api", "worker", "scheduler"}
 
 
 def test_every_component_that_has_metrics_is_scraped_under_its_own_job() -> None:
     jobs = {component.metrics.job for component in COMPONENTS if component.metrics}
     backends = {"prometheus", "alertmanager", "loki", "tempo", "otelcol", "grafana"}
-    assert jobs == backends | {"yardstick-api", "yardstick-worker"}
+    assert jobs == backends | {"yardstick-api", "yardstick-worker", "yardstick-scheduler"}
 
 
 @pytest.mark.parametrize("name", ["loki", "tempo", "otelcol"])

@@ -40,10 +40,7 @@ def berlin(text: str) -> datetime:
 
 
 def firings(timing: Timing, after: datetime, count: int) -> list[datetime]:
-    found = []
-    for _ in range(count):
-        found.append(after := timing.next(after))
-    return found
+    return [after := timing.next(after) for _ in range(count)]
 
 
 @settings(max_examples=300, deadline=None)
@@ -146,8 +143,8 @@ def test_a_firing_before_1900_is_none() -> None:
     "expression",
     [
         "", "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * 32 * *", "* * * 13 *",
-        "* * * * 8", "a * * * *", "*/0 * * * *", "5-1 * * * *", "@daily", "0 0 30 2 *", "0 0 31 4,6 *", "-1 * * * *",
-        "1,,2 * * * *", "1.5 * * * *", "* * * * MON#6", "\u0661 * * * *",
+        "* * * * 8", "a * * * *", "*/0 * * * *", "5-1 * * * *", "@daily", "0 0 30 2 *", "0 0 31 4,6 *",
+        "-1 * * * *", "1,,2 * * * *", "1.5 * * * *", "* * * * MON#6", "\u0661 * * * *",
     ],
 )  # fmt: skip
 def test_what_is_no_expression_is_refused_with_its_text(expression: str) -> None:
