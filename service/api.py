@@ -11,4 +11,4 @@ from service.features.transactions.endpoints import router as transactions
 
 API_ROUTERS: tuple[APIRouter, ...] = (health, transactions, live, files, signed_files, cache)
 OPERATIONS_ROUTERS: tuple[APIRouter, ...] = (health,)
-"""What a worker serves on its own port."""
+"""What a worker or a scheduler serves on its own port."""

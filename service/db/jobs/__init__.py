@@ -2,5 +2,5 @@
 
 `outbox` writes a job in the transaction that wants it done, `relay` hands it to the queue, `effects` ends it
 in the transaction of its effect, `failures` ends it without one, `keeping` deletes and mends, `backlog`
-counts.
+counts. `schedules` enqueues by the clock, at the times that `timing` tells.
 """

@@ -23,7 +23,7 @@ class MaintenancePayload(BaseModel):
 
 
 _OPTIONS = JobOptions(
-    attempts=5, backoff_seconds=30.0, timeout_seconds=1800.0, priority="bulk", keep_completed=30
+    attempts=5, backoff_seconds=30.0, timeout_seconds=600.0, priority="bulk", keep_completed=30
 )
 CLEANUP = JobKind("maintenance.cleanup.v1", MaintenancePayload, _OPTIONS)
 FILES = JobKind("maintenance.files.v1", MaintenancePayload, _OPTIONS)
