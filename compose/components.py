@@ -15,8 +15,8 @@ RABBITMQ_URL = "amqp://yardstick:{rabbitmq_password}@{host}:{rabbitmq.amqp}/%2F"
 OTLP_GRPC = "http://{host}:{otelcol.grpc}"
 
 _SETTINGS = (
-    "APP_", "WORKER_", "DATABASE_", "REDIS_", "LOCK_", "CACHE_", "QUEUE_", "OUTBOX_", "RATE_LIMIT_",
-    "FILES_", "LIVE_", "HEALTH_", "TELEMETRY_",
+    "APP_", "WORKER_", "SCHEDULER_", "DATABASE_", "REDIS_", "LOCK_", "CACHE_", "QUEUE_", "OUTBOX_",
+    "RATE_LIMIT_", "FILES_", "MAINTENANCE_", "LIVE_", "HEALTH_", "TELEMETRY_",
 )  # fmt: skip
 _CODE = ("service", "observability")
 
@@ -168,6 +168,28 @@ COMPONENTS: tuple[Component, ...] = (
         endpoints=_urls(worker="http://{host}:{worker.http}"),
         metrics=Metrics("http", "yardstick-worker"),
         stop_seconds=45,  # jobs in flight are finished
+    ),
+    Component(
+        name="scheduler",
+        program="python",
+        about="what the service does by the clock",
+        required=True,
+        needs=("migrate",),
+        uses=("otelcol",),
+        arguments=("-m", "service.scheduler"),
+        ports=_ports(http=8002),
+        ready=Http("http", "/health/ready"),
+        environment=(
+            Var("APP_HOST", "{host}"),
+            Var("SCHEDULER_HOST", "{host}"),
+            Var("SCHEDULER_PORT", "{scheduler.http}"),
+            *_service("scheduler.jsonl"),
+        ),
+        inherit=_SETTINGS,
+        watch=_CODE,
+        endpoints=_urls(scheduler="http://{host}:{scheduler.http}"),
+        metrics=Metrics("http", "yardstick-scheduler"),
+        stop_seconds=25,  # the firing in hand, telemetry
     ),
     Component(
         name="otelcol",

@@ -1,3 +1,3 @@
-"""The API and the workers."""
+"""The API, the workers and the schedulers."""
 
 __version__ = "0.1.0"

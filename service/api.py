@@ -12,4 +12,4 @@ from service.features.transactions.endpoints import router as transactions
 
 API_ROUTERS: tuple[APIRouter, ...] = (health, transactions, live, files, signed_files, cache, jobs)
 OPERATIONS_ROUTERS: tuple[APIRouter, ...] = (health,)
-"""What a worker serves on its own port."""
+"""What a worker or a scheduler serves on its own port."""

@@ -48,7 +48,7 @@ from service.tasks import end
 
 log = get_logger(__name__)
 
-Role = Literal["api", "worker"]
+Role = Literal["api", "worker", "scheduler"]
 
 _SINKS: dict[Environment, LogSink] = {
     "development": "console",

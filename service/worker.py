@@ -37,10 +37,11 @@ async def work(settings: Settings, stopping: asyncio.Event) -> None:
 async def run_jobs(container: Container, stopping: asyncio.Event) -> None:
     """The worker without its port: queue, relay and gauges, until `stopping`."""
     settings = container.settings
-    handlers = job_handlers(container.transactions)
+    metrics = container.telemetry.metrics
+    keeping = Keeping(settings.outbox, container.database, metrics)
+    handlers = job_handlers(container, keeping)
     for handler in handlers:
         container.jobs.metrics.series(handler.kind.name)  # present from zero on, for rates and alerts
-    metrics = container.telemetry.metrics
     duplicates = metrics.counter(
         "jobs_duplicate", "Deliveries of jobs that had ended before, and did nothing.", ("job_name",)
     )
@@ -80,7 +81,7 @@ async def run_jobs(container: Container, stopping: asyncio.Event) -> None:
         asyncio.create_task(Sampler(container).run(), name="sampler"),
         asyncio.create_task(pausing.run(), name="pausing"),
         asyncio.create_task(presence.run(), name="presence"),
-        asyncio.create_task(Keeping(settings.outbox, container.database, metrics).run(), name="keeping"),
+        asyncio.create_task(keeping.run(), name="keeping"),
     ]
     try:
         # Neither ends by itself: if one does, it has failed, and the process ends with its error.

@@ -16,6 +16,7 @@ from service.settings.groups import (
 )
 from service.settings.loading import Settings, SettingsError, load_migration_settings, load_settings
 from service.settings.locks import LockSettings
+from service.settings.maintenance import MaintenanceSettings, SchedulerSettings
 from service.settings.protection import HealthSettings, RateLimitSettings
 from service.settings.values import Network, Rate
 
@@ -29,12 +30,14 @@ __all__ = [
     "LiveSettings",
     "LockSettings",
     "LogSink",
+    "MaintenanceSettings",
     "Network",
     "OutboxSettings",
     "QueueSettings",
     "Rate",
     "RateLimitSettings",
     "RedisSettings",
+    "SchedulerSettings",
     "Settings",
     "SettingsError",
     "TelemetrySettings",

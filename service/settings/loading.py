@@ -28,11 +28,13 @@ from service.settings.groups import (
     WorkerSettings,
 )
 from service.settings.locks import LockSettings
+from service.settings.maintenance import MaintenanceSettings, SchedulerSettings
 from service.settings.protection import HealthSettings, RateLimitSettings
 
 GROUPS: tuple[type[Group], ...] = (
     AppSettings,
     WorkerSettings,
+    SchedulerSettings,
     DatabaseSettings,
     RedisSettings,
     CacheSettings,
@@ -41,6 +43,7 @@ GROUPS: tuple[type[Group], ...] = (
     OutboxSettings,
     LiveSettings,
     FilesSettings,
+    MaintenanceSettings,
     RateLimitSettings,
     HealthSettings,
     TelemetrySettings,
@@ -71,6 +74,7 @@ class Settings:
 
     app: AppSettings
     worker: WorkerSettings
+    scheduler: SchedulerSettings
     database: DatabaseSettings
     redis: RedisSettings
     cache: CacheSettings
@@ -79,6 +83,7 @@ class Settings:
     outbox: OutboxSettings
     live: LiveSettings
     files: FilesSettings
+    maintenance: MaintenanceSettings
     rate_limit: RateLimitSettings
     health: HealthSettings
     telemetry: TelemetrySettings
@@ -140,6 +145,7 @@ def load_settings(directory: Path | None = None) -> Settings:
     groups: Mapping[str, Any] = {
         "app": reader.read(AppSettings),
         "worker": reader.read(WorkerSettings),
+        "scheduler": reader.read(SchedulerSettings),
         "database": reader.read(DatabaseSettings),
         "redis": reader.read(RedisSettings),
         "cache": reader.read(CacheSettings),
@@ -148,6 +154,7 @@ def load_settings(directory: Path | None = None) -> Settings:
         "outbox": reader.read(OutboxSettings),
         "live": reader.read(LiveSettings),
         "files": reader.read(FilesSettings),
+        "maintenance": reader.read(MaintenanceSettings),
         "rate_limit": reader.read(RateLimitSettings),
         "health": reader.read(HealthSettings),
         "telemetry": reader.read(TelemetrySettings),

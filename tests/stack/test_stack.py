@@ -14,7 +14,7 @@ def test_every_target_is_up(live: Live) -> None:
     def down() -> list[tuple[str, str]]:
         targets = live.http.get(f"{live.url('prometheus')}/api/v1/targets").json()["data"]["activeTargets"]
         jobs = {target["labels"]["job"] for target in targets}
-        expected = {"yardstick-api", "yardstick-worker"}
+        expected = {"yardstick-api", "yardstick-worker", "yardstick-scheduler"}
         expected |= {"prometheus", "alertmanager", "loki", "tempo", "otelcol", "grafana"} - set(live.missing)
         assert expected <= jobs, f"not scraped: {expected - jobs}"
         return [

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -14,18 +15,24 @@ import orjson
 from tests.integration.service.harness import eventually
 
 REPOSITORY = Path(__file__).parents[3]
+PORTS = {"service.app": "APP_PORT", "service.worker": "WORKER_PORT", "service.scheduler": "SCHEDULER_PORT"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class Process:
     """A process of the service, its port and its log."""
 
-    def __init__(self, module: str, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+    def __init__(self, module: str, folder: Path, *, port: int | None = None) -> None:
+        port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self.log = folder / f"{module}-{port}.log"
-        name = "APP_PORT" if module == "service.app" else "WORKER_PORT"
+        self.log = folder / f"{module}-{port}-{secrets.token_hex(4)}.log"
+        name = PORTS[module]
         with self.log.open("wb") as output:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", module],
@@ -35,7 +42,7 @@ class Process:
                 env=os.environ | {name: str(port), "PYTHONPATH": str(REPOSITORY)},
             )
 
-    async def up(self) -> None:
+    async def up(self, within: float = 60) -> None:
         async with httpx.AsyncClient() as http:
 
             async def ready() -> bool:
@@ -44,7 +51,7 @@ class Process:
                     return (await http.get(f"{self.url}/health/ready")).status_code == 200
                 return False
 
-            await eventually(ready, every=0.05)
+            await eventually(ready, within=within, every=0.05)
 
     async def ended(self, within: float = 20) -> int:
         return await asyncio.to_thread(self.popen.wait, within)

@@ -59,16 +59,20 @@ async def test_rows_survive_each_revision_back_and_forth(service: Service, datab
     passing = {"snowflake_node", "queue_pause", "worker_presence"}
     tables = [table.__tablename__ for table in TABLES if table.__tablename__ not in passing]
     before = await rows(database_url, *tables)
-    assert {name: len(found) for name, found in before.items()} == {"transaction": 6, "job": 8}
+    assert {name: len(found) for name, found in before.items()} == {
+        "transaction": 6,
+        "job": 8,
+        "schedule": 0,
+    }
     old = {"outbox_entry": 7, "job_effect": 5, "dead_job": 2}
     aside(lambda: migrate.downgrade(settings, "0002"))
     second = await rows(database_url, "transaction", *old)
     assert second["transaction"] == before["transaction"]
     assert {name: len(second[name]) for name in old} == old
     assert {row["body"] for row in second["dead_job"]} >= {b"junk \xff"}
-    aside(lambda: migrate.downgrade(settings, "-1"))
+    aside(lambda: migrate.downgrade(settings, "0001"))
     assert await rows(database_url, "transaction", *old) == second
-    aside(lambda: migrate.upgrade(settings, "+1"))
+    aside(lambda: migrate.upgrade(settings, "0002"))
     assert await rows(database_url, "transaction", *old) == second
     aside(lambda: migrate.upgrade(settings))
     after = await rows(database_url, *tables)

@@ -170,7 +170,7 @@ async def test_an_outage_uses_up_no_attempt(service: Service, monkeypatch: pytes
         if calls <= 5:
             raise UnavailableError
 
-    monkeypatch.setattr("service.worker.job_handlers", lambda _: (JobHandler(SETTLEMENT, away_first),))
+    monkeypatch.setattr("service.worker.job_handlers", lambda *_: (JobHandler(SETTLEMENT, away_first),))
     async with service.working():
         job = Job(
             id=uuid4(),

@@ -304,7 +304,7 @@ async def test_the_job_of_a_killed_worker_runs_again(start: Start, database_url:
     ],
     ids=["missing", "malformed", "several", "production"],
 )
-@pytest.mark.parametrize("module", ["service.app", "service.worker"])
+@pytest.mark.parametrize("module", ["service.app", "service.worker", "service.scheduler"])
 def test_wrong_settings_are_one_line_each(
     environment: Environment, repository: str, module: str, changes: dict[str, str], expected: list[str]
 ) -> None:

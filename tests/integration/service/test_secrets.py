@@ -16,7 +16,7 @@ from service.http.dependencies import CurrentContainer
 from service.settings import Settings
 from service.settings.loading import GROUPS
 from tests.integration.service.harness import BODY, running
-from tests.integration.service.launched import Process
+from tests.integration.service.launched import PORTS, Process
 
 Configure = Callable[..., Settings]
 log = get_logger(__name__)
@@ -94,7 +94,7 @@ async def test_real_processes_say_no_secret(
     configure(
         APP_ENV=env, TELEMETRY_LOG_SINK="stdout", TELEMETRY_LOG_LEVEL="debug", FILES_API_ENABLED="false"
     )
-    processes = [Process(module, tmp_path) for module in ("service.app", "service.worker")]
+    processes = [Process(module, tmp_path) for module in PORTS]
     try:
         await asyncio.gather(*(process.up() for process in processes))
         texts = [await asked(process.url, PATHS) for process in processes]
@@ -102,7 +102,7 @@ async def test_real_processes_say_no_secret(
         await asyncio.sleep(0.5)
         for process in processes:
             process.popen.terminate()
-        assert [await process.ended() for process in processes] == [0, 0]
+        assert [await process.ended() for process in processes] == [0, 0, 0]
     finally:
         for process in processes:
             process.end()

@@ -160,7 +160,7 @@ async def test_a_job_that_fails_twice_succeeds_the_third_time(
     service: Service, monkeypatch: pytest.MonkeyPatch, log_lines: Lines
 ) -> None:
     flaky = Flaky(2)
-    monkeypatch.setattr("service.worker.job_handlers", lambda _: (JobHandler(SETTLEMENT, flaky.handle),))
+    monkeypatch.setattr("service.worker.job_handlers", lambda *_: (JobHandler(SETTLEMENT, flaky.handle),))
     async with service.working():
         await service.container.queue.publish([settlement(str(uuid4()))])
 
@@ -183,7 +183,7 @@ async def test_a_job_that_always_fails_is_dead_after_its_attempts(
     service: Service, monkeypatch: pytest.MonkeyPatch, log_lines: Lines
 ) -> None:
     flaky = Flaky(99)
-    monkeypatch.setattr("service.worker.job_handlers", lambda _: (JobHandler(SETTLEMENT, flaky.handle),))
+    monkeypatch.setattr("service.worker.job_handlers", lambda *_: (JobHandler(SETTLEMENT, flaky.handle),))
     job = settlement(str(uuid4()))
     async with service.working():
         await service.container.queue.publish([job])
@@ -206,7 +206,7 @@ async def test_a_job_over_its_time_is_tried_again(service: Service, monkeypatch:
         if calls == 1:
             await asyncio.sleep(60)
 
-    monkeypatch.setattr("service.worker.job_handlers", lambda _: (JobHandler(SETTLEMENT, slow_once),))
+    monkeypatch.setattr("service.worker.job_handlers", lambda *_: (JobHandler(SETTLEMENT, slow_once),))
     options = JobOptions(attempts=2, backoff="fixed", backoff_seconds=0.01, timeout_seconds=0.1)
     async with service.working():
         await service.container.queue.publish([settlement(str(uuid4()), options=options)])

@@ -59,7 +59,7 @@ def test_what_it_refers_to_exists(component: Component) -> None:
 
 def test_the_service_needs_the_stores_alone() -> None:
     required = {component.name for component in COMPONENTS if component.required}
-    assert required == {"postgres", "redis", "migrate", "api", "worker"}
+    assert required == {"postgres", "redis", "migrate", "api", "worker", "scheduler"}
 
 
 @pytest.mark.parametrize(("engine", "more"), [("redis", set()), ("rabbitmq", {"epmd", "rabbitmq"})])
@@ -78,7 +78,7 @@ def test_rabbitmq_is_part_of_the_stack_only_when_the_queue_asks_for_it(
 def test_every_component_that_has_metrics_is_scraped_under_its_own_job() -> None:
     jobs = {component.metrics.job for component in COMPONENTS if component.metrics}
     backends = {"prometheus", "alertmanager", "loki", "tempo", "otelcol", "grafana", "rabbitmq"}
-    assert jobs == backends | {"yardstick-api", "yardstick-worker"}
+    assert jobs == backends | {"yardstick-api", "yardstick-worker", "yardstick-scheduler"}
 
 
 @pytest.mark.parametrize("name", ["loki", "tempo", "otelcol"])
