@@ -32,7 +32,7 @@ NOTICED = {"redis": LEASE, "file": LEASE, "rabbitmq": 2.0 * HEARTBEAT}
 """How long a dead or a hanging worker can go unnoticed, by engine."""
 RECONNECT = 6.0
 """The longest pause of a process before it looks again for what was away."""
-RATE = 20.0
+RATE = 10.0
 DRAINED_WITHIN = 120.0
 _VICTIMS = ("api-1", "api-2", "worker-1", "worker-1", "worker-2", "worker-2", "relay-1")
 

@@ -122,10 +122,15 @@ class Member:
             self._kills[pid] = moment
             trap = roles.trap(self.folder, self.role, moment)
             trap.touch()
-            with suppress(TimeoutError):
+            try:
                 await asyncio.wait_for(self.nursery.ended(pid), _TRAPPED_WITHIN)
+            except TimeoutError:
+                pass
+            else:
                 return moment
-            trap.unlink(missing_ok=True)
+            finally:
+                # Nobody who comes later is to step into it.
+                trap.unlink(missing_ok=True)
         self._kills[pid] = "random"
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

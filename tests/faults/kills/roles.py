@@ -59,9 +59,7 @@ class TallyPayload(BaseModel):
     transaction_id: UUID
 
 
-TALLY = JobKind(
-    "maintenance.tally.v1", TallyPayload, JobOptions(attempts=5, backoff_seconds=1.0, priority="low")
-)
+TALLY = JobKind("maintenance.tally.v1", TallyPayload, JobOptions(attempts=5, backoff_seconds=1.0))
 KILLER = JobKind("maintenance.killer.v1", TallyPayload)
 
 _job: ContextVar[UUID] = ContextVar("job")
@@ -158,7 +156,8 @@ async def _run_jobs(
     stopping: asyncio.Event,
 ) -> None:
     scene: Scene = vars(worker)["_scene"]
-    [settlement] = worker.job_handlers(container.transactions)
+    # By the name that the worker calls: what it runs is what is watched.
+    [settlement] = vars(worker)["job_handlers"](container.transactions)
     assert isinstance(settlement, JobHandler)
 
     async def settle(unit: UnitOfWork, payload: SettlementPayload) -> None:

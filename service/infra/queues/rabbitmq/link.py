@@ -136,7 +136,8 @@ def faults() -> Iterator[None]:
     """What the client raises for a broker that went away becomes UnavailableError."""
     try:
         yield
-    except (AMQPError, ChannelInvalidStateError, OSError, TimeoutError) as error:
+    # aiormq raises a bare RuntimeError on a connection whose loss has not been noticed yet.
+    except (AMQPError, ChannelInvalidStateError, OSError, TimeoutError, RuntimeError) as error:
         raise UnavailableError("The job queue does not answer") from error
     except asyncio.CancelledError as error:
         # aiormq ends what waits for a lost connection by cancelling it.
@@ -151,6 +152,6 @@ def _cancelled() -> bool:
 
 
 async def _close(connection: AbstractConnection, seconds: float) -> None:
-    with suppress(AMQPError, ChannelInvalidStateError, OSError, TimeoutError):
+    with suppress(AMQPError, ChannelInvalidStateError, OSError, TimeoutError, RuntimeError):
         async with asyncio.timeout(seconds):
             await connection.close()
