@@ -63,7 +63,7 @@ class Link:
         async with self._opening:
             if self._connection is not None and _usable(self._connection):
                 return self._connection
-            self._connection = None
+            self.drop()
             if self.retry_in:
                 raise UnavailableError("The job queue does not answer")
             try:
