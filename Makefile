@@ -75,6 +75,7 @@ check: install ## format, lint, types, import direction, generated files, rules,
 	@$(VENV)/bin/lint-imports  | tail -4
 	@$(PY) -m service.settings --example | diff -u .env.example - || { echo "Run: $(PY) -m service.settings --example > .env.example"; exit 1; }
 	@$(PY) -m dashboards.build --check
+	@$(PY) -m compose.discovery --check
 	@$(PY) -m alerts.verify
 	@$(PY) -m compose verify
 	@echo "check: all good"

@@ -1,0 +1,33 @@
+# The image of the API, the worker and the migrations: Python, the locked packages, the code, and nothing to
+# build with. The same sources and the same base give the same layers (SOURCE_DATE_EPOCH, no time in a .pyc).
+ARG PYTHON_IMAGE=python:3.13.9-slim-trixie
+
+FROM ${PYTHON_IMAGE} AS build
+ARG SOURCE_DATE_EPOCH=1767225600
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /build
+COPY requirements/service.lock ./
+# Wheels alone: what would need a compiler fails here, and none is needed.
+RUN python -m venv --without-pip /opt/yardstick \
+ && python -m pip --python /opt/yardstick/bin/python install --quiet --no-deps --no-compile \
+      --only-binary=:all: --require-hashes -r service.lock
+COPY service /opt/yardstick/app/service
+COPY observability /opt/yardstick/app/observability
+# Compiled by content and not by time: the running container cannot write, and would compile at every start.
+RUN python -m compileall -q -j 1 --invalidation-mode unchecked-hash /opt/yardstick/lib /opt/yardstick/app \
+ && chmod -R u=rwX,go=rX /opt/yardstick \
+ && find /opt/yardstick -exec touch --no-dereference --date=@${SOURCE_DATE_EPOCH} {} +
+
+FROM ${PYTHON_IMAGE} AS service
+LABEL org.opencontainers.image.title="yardstick" org.opencontainers.image.licenses="Apache-2.0"
+# The base image's installers are build tools too.
+RUN rm -rf /usr/local/lib/python3.*/site-packages/pip* /usr/local/lib/python3.*/ensurepip /usr/local/bin/pip*
+COPY --from=build /opt/yardstick /opt/yardstick
+ENV PATH=/opt/yardstick/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /opt/yardstick/app
+# A number, so that an orchestrator can see that it is not root; it needs no entry in /etc/passwd.
+USER 10001:10001
+EXPOSE 8000 8001
+STOPSIGNAL SIGTERM
+# No shell in between: the signal reaches Python, which drains.
+CMD ["python", "-m", "service.app"]
