@@ -6,11 +6,14 @@ FROM ${PYTHON_IMAGE} AS build
 ARG SOURCE_DATE_EPOCH=1767225600
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
+RUN apt-get -qq update && apt-get -qq install -y --no-install-recommends binutils >/dev/null
 COPY requirements/service.lock ./
 # Wheels alone: what would need a compiler fails here, and none is needed.
 RUN python -m venv --without-pip /opt/yardstick \
  && python -m pip --python /opt/yardstick/bin/python install --quiet --no-deps --no-compile \
       --only-binary=:all: --require-hashes -r service.lock
+# Some wheels carry debugging symbols: 38 MB of them.
+RUN find /opt/yardstick -name '*.so' -exec strip --strip-unneeded {} +
 COPY service /opt/yardstick/app/service
 COPY observability /opt/yardstick/app/observability
 # Compiled by content and not by time: the running container cannot write, and would compile at every start.
