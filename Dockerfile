@@ -9,25 +9,26 @@ WORKDIR /build
 RUN apt-get -qq update && apt-get -qq install -y --no-install-recommends binutils >/dev/null
 COPY requirements/service.lock ./
 # Wheels alone: what would need a compiler fails here, and none is needed.
-RUN python -m venv --without-pip /opt/yardstick \
- && python -m pip --python /opt/yardstick/bin/python install --quiet --no-deps --no-compile \
+RUN python -m venv --without-pip /yardstick \
+ && python -m pip --python /yardstick/bin/python install --quiet --no-deps --no-compile \
       --only-binary=:all: --require-hashes -r service.lock
 # Some wheels carry debugging symbols: 38 MB of them.
-RUN find /opt/yardstick -name '*.so' -exec strip --strip-unneeded {} +
-COPY service /opt/yardstick/app/service
-COPY observability /opt/yardstick/app/observability
+RUN find /yardstick -name '*.so' -exec strip --strip-unneeded {} +
+COPY service /yardstick/app/service
+COPY observability /yardstick/app/observability
 # Compiled by content and not by time: the running container cannot write, and would compile at every start.
-RUN python -m compileall -q -j 1 --invalidation-mode unchecked-hash /opt/yardstick/lib /opt/yardstick/app \
- && chmod -R u=rwX,go=rX /opt/yardstick \
- && find /opt/yardstick -exec touch --no-dereference --date=@${SOURCE_DATE_EPOCH} {} +
+RUN python -m compileall -q -j 1 --invalidation-mode unchecked-hash /yardstick/lib /yardstick/app \
+ && chmod -R u=rwX,go=rX /yardstick \
+ && mkdir /out && mv /yardstick /out/yardstick \
+ && find /out -exec touch --no-dereference --date=@${SOURCE_DATE_EPOCH} {} +
 
 FROM ${PYTHON_IMAGE} AS service
 LABEL org.opencontainers.image.title="yardstick" org.opencontainers.image.licenses="Apache-2.0"
-# The base image's installers are build tools too.
-RUN rm -rf /usr/local/lib/python3.*/site-packages/pip* /usr/local/lib/python3.*/ensurepip /usr/local/bin/pip*
-COPY --from=build /opt/yardstick /opt/yardstick
-ENV PATH=/opt/yardstick/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-WORKDIR /opt/yardstick/app
+# One layer over the base, and no command run in it, which would leave the time of its run behind. The base's own
+# pip is still in it, with no compiler and, the root being read-only, no place to write to.
+COPY --from=build /out /
+ENV PATH=/yardstick/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /yardstick/app
 # A number, so that an orchestrator can see that it is not root; it needs no entry in /etc/passwd.
 USER 10001:10001
 EXPOSE 8000 8001
