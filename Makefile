@@ -8,12 +8,13 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-MODE ?= native
+# native or docker; if not given, `make up` looks for a Docker engine, and `make demo` takes plain processes.
+MODE ?=
 SCENARIO ?= average
 ARGS ?=
 SOURCES := service observability loadtest compose dashboards alerts tests
 
-.PHONY: help install programs demo up down status logs load test test-stack test-faults check format \
+.PHONY: help install programs demo up secrets down status logs load test test-stack test-faults check format \
 	alerts dashboards lock capacity bench
 
 help: ## list the targets
@@ -38,12 +39,15 @@ programs: install ## fetch or build Prometheus, Loki, Tempo ... into the cache
 # -- run -------------------------------------------------------------------------------------------------
 
 demo: install ## everything, then 60 s of load, the verdict, the report and the URLs
-	@$(PY) -m compose up --mode $(MODE)
+	@$(PY) -m compose up --mode $(or $(MODE),native)
 	@$(PY) -m compose run -- $(PY) -m service.db seed
 	@status=0; $(MAKE) load SCENARIO=demo || status=$$?; $(PY) -m compose endpoints --show; exit $$status
 
-up: install ## start the stack and wait until it is healthy
-	@$(PY) -m compose up --mode $(MODE)
+up: install ## start the stack and wait until it is healthy (MODE=docker or native)
+	@$(PY) -m compose up --mode $(or $(MODE),auto)
+
+secrets: install ## generate the passwords and keys that are not there yet
+	@$(PY) -m compose secrets
 
 down: install ## stop the stack (its data stays)
 	@$(PY) -m compose down
