@@ -101,6 +101,7 @@ LOCK := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --g
 lock: install ## compile requirements/*.lock from pyproject.toml (ARGS=--upgrade)
 	@$(LOCK) $(ARGS) --extra stack --extra dev -o requirements/dev.lock
 	@$(LOCK) -c requirements/dev.lock -o requirements/service.lock
+	@$(subst pyproject.toml,requirements/load.in,$(LOCK)) -c requirements/dev.lock -o requirements/load.lock
 	@$(LOCK) -c requirements/dev.lock --extra ansible -o requirements/ansible.lock
 
 # -- to come ---------------------------------------------------------------------------------------------
