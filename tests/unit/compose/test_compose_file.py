@@ -143,7 +143,8 @@ def test_base_images_are_pinned_and_given_by_argument() -> None:
         text = file.read_text()
         arguments = dict(re.findall(r"^ARG (\w+_IMAGE)=(\S+)$", text, re.MULTILINE))
         assert all(re.search(r":v?\d+\.\d+\.\d+(-\S+)?$", image) for image in arguments.values()), arguments
-        sources = set(re.findall(r"^FROM (\S+)", text, re.MULTILINE))
+        stages = set(re.findall(r"^FROM \S+ AS (\S+)$", text, re.MULTILINE))
+        sources = set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) - stages
         assert sources <= {f"${{{name}}}" for name in arguments}
         assert sources
 
