@@ -29,7 +29,7 @@ secret postgres | put 444 0:0 /to/postgres/postgres-password
 secret redis | put 444 0:0 /to/redis/redis-password
 printf 'include /etc/redis/redis.conf\nrequirepass %s\n' "$(secret redis)" | put 444 0:0 /to/redis/redis.conf
 
-for name in postgres redis files; do
+for name in postgres redis files s3; do
   secret "$name" | put 400 10001:10001 "/to/service/$name-password"
 done
 secret grafana | put 400 472:0 /to/grafana/grafana-password
