@@ -8,13 +8,14 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-MODE ?= native
+# native or docker; if not given, `make up` looks for a Docker engine, and `make demo` takes plain processes.
+MODE ?=
 SCENARIO ?= average
 ARGS ?=
 SUITE ?= jobs
 SOURCES := service observability loadtest compose dashboards alerts bench tests
 
-.PHONY: help install programs rabbitmq demo up down status logs load test test-stack test-faults check format \
+.PHONY: help install programs rabbitmq demo up secrets down status logs load test test-stack test-faults check format \
 	alerts dashboards lock capacity bench
 
 help: ## list the targets
@@ -42,12 +43,15 @@ rabbitmq: install ## install RabbitMQ where apt and root allow it, without start
 # -- run -------------------------------------------------------------------------------------------------
 
 demo: install ## everything, then 60 s of load, the verdict, the report and the URLs
-	@$(PY) -m compose up --mode $(MODE)
+	@$(PY) -m compose up --mode $(or $(MODE),native)
 	@$(PY) -m compose run -- $(PY) -m service.db seed
 	@status=0; $(MAKE) load SCENARIO=demo || status=$$?; $(PY) -m compose endpoints --show; exit $$status
 
-up: install ## start the stack and wait until it is healthy
-	@$(PY) -m compose up --mode $(MODE)
+up: install ## start the stack and wait until it is healthy (MODE=docker or native)
+	@$(PY) -m compose up --mode $(or $(MODE),auto)
+
+secrets: install ## generate the passwords and keys that are not there yet
+	@$(PY) -m compose secrets
 
 down: install ## stop the stack (its data stays)
 	@$(PY) -m compose down
@@ -95,6 +99,7 @@ check: install ## format, lint, types, import direction, generated files, rules,
 	@$(VENV)/bin/lint-imports  | tail -4
 	@$(PY) -m service.settings --example | diff -u .env.example - || { echo "Run: $(PY) -m service.settings --example > .env.example"; exit 1; }
 	@$(PY) -m dashboards.build --check
+	@$(PY) -m compose.discovery --check
 	@$(PY) -m alerts.verify
 	@$(PY) -m compose verify
 	@echo "check: all good"
@@ -117,6 +122,7 @@ LOCK := $(PEER_LOCK) pyproject.toml
 lock: install ## compile requirements/*.lock from pyproject.toml (ARGS=--upgrade)
 	@$(LOCK) $(ARGS) --extra stack --extra dev -o requirements/dev.lock
 	@$(LOCK) -c requirements/dev.lock -o requirements/service.lock
+	@$(subst pyproject.toml,requirements/load.in,$(LOCK)) -c requirements/dev.lock -o requirements/load.lock
 	@$(LOCK) -c requirements/dev.lock --extra ansible -o requirements/ansible.lock
 	@$(PEER_LOCK) $(ARGS) --group bench-saq -o requirements/bench-saq.lock
 	@$(PEER_LOCK) $(ARGS) --group bench-taskiq -o requirements/bench-taskiq.lock

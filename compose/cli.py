@@ -1,6 +1,7 @@
-"""`python -m compose`: up, down, status, logs, endpoints, run, verify.
+"""`python -m compose`: up, down, status, logs, endpoints, run, secrets, verify.
 
-Exit codes: 0 all well, 1 something failed or is not ready, 2 wrong use or not built yet, 130 interrupted.
+What a stack was brought up as, plain processes or containers, the other commands find in its state folder.
+Exit codes: 0 all well, 1 something failed or is not ready, 2 wrong use, 130 interrupted.
 """
 
 import json
@@ -20,11 +21,15 @@ from compose import logs as log_view
 from compose import verify as verification
 from compose import view
 from compose.components import COMPONENTS
+from compose.docker import Containers, engine
+from compose.effective import by_yaml
 from compose.events import GOOD, Phase
 from compose.graph import by_name
+from compose.hardening import faults
 from compose.model import StackError
 from compose.native import Stack
 from compose.paths import ROOT, Paths
+from compose.state import State
 
 app = typer.Typer(
     add_completion=False,
@@ -37,10 +42,11 @@ errors = Console(stderr=True, highlight=False)
 
 
 class Mode(StrEnum):
-    """How the stack is run."""
+    """How the stack is run; `auto` is containers where a Docker engine answers."""
 
     NATIVE = "native"
     DOCKER = "docker"
+    AUTO = "auto"
 
 
 @contextmanager
@@ -70,16 +76,19 @@ def up(
     only: Annotated[
         str, typer.Option(help="Components, with commas between; what they need comes too.")
     ] = "",
-    mode: Annotated[Mode, typer.Option(help="Plain processes, or Docker (not built yet).")] = Mode.NATIVE,
+    mode: Annotated[Mode, typer.Option(help="Plain processes, or containers.")] = Mode.NATIVE,
 ) -> None:
     """Start what does not run yet and wait until it is ready."""
-    if mode is Mode.DOCKER:
-        errors.print("--mode docker is not built yet; use --mode native.", style="red")
-        raise typer.Exit(2)
     signal.signal(signal.SIGTERM, _terminated)
     names = [name.strip() for name in only.split(",") if name.strip()]
+    if _in_containers(mode):
+        _known_services(names)
+        _up_in_containers(names)
+        return
     _known(names)
     with _readable():
+        if Containers().is_up:
+            raise StackError("this stack runs in containers; `make down` first, then `make up MODE=native`")
         with view.Progress(console) as progress:
             stack = Stack(None, names or None, report=progress)
             outcome = stack.up()
@@ -105,7 +114,11 @@ def down(
 ) -> None:
     """Stop the stack, and whatever a crashed command of it left behind."""
     with _readable(), view.Progress(console) as progress:
-        Stack(report=progress).down(volumes=volumes)
+        if Containers().is_up:
+            if code := Containers(report=progress).down(volumes=volumes):
+                raise typer.Exit(code)
+        else:
+            Stack(report=progress).down(volumes=volumes)
         console.print("The stack is down" + ("; its data is removed." if volumes else "; its data stays."))
 
 
@@ -113,6 +126,10 @@ def down(
 def status() -> None:
     """What runs, where, in which version, and what memory it takes."""
     with _readable():
+        if Containers().is_up:
+            found_containers = Containers().status()
+            view.containers(found_containers, Containers().endpoints(), console)
+            raise typer.Exit(0 if all(one.good for one in found_containers) else 1)
         stack = Stack()
         found = stack.status()
         if not any(one.wanted for one in found):
@@ -132,6 +149,10 @@ def logs(
     ] = 20,
 ) -> None:
     """The newest lines of each component, in the order of their time."""
+    if Containers().is_up:
+        _known_services(names or [])
+        with _readable():
+            raise typer.Exit(Containers().logs(names or [], lines, follow))
     _known(names or [])
     with _readable():
         log_view.show(
@@ -157,8 +178,10 @@ def endpoints(
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def run(command: Annotated[list[str], typer.Argument(help="A command and its arguments.")]) -> None:
-    """Run a command with the environment of the stack's API process."""
+    """Run a command with the environment of the stack's API process, or in its container."""
     with _readable():
+        if Containers().is_up:
+            raise typer.Exit(Containers().run(command))
         own = Stack().environment("api")
         # Its lines belong on the terminal, not into the file that the collector tails.
         own = {name: value for name, value in own.items() if not name.startswith("TELEMETRY_LOG")}
@@ -170,11 +193,56 @@ def run(command: Annotated[list[str], typer.Argument(help="A command and its arg
 
 
 @app.command()
+def secrets() -> None:
+    """Generate the secrets that are not there yet, for containers and plain processes alike."""
+    with _readable():
+        containers = Containers()
+        names = containers.secrets()
+        console.print(
+            f"{', '.join(names)} in {containers.paths.secrets}, each for your eyes only.", soft_wrap=True
+        )
+
+
+@app.command()
 def verify() -> None:
     """Let each program check its own configuration, and name what was not checked."""
     with _readable():
-        if not verification.verify(console):
+        broken = faults(by_yaml())
+        for fault in broken:
+            errors.print(f"compose.yaml: {fault}", style="red", markup=False, soft_wrap=True)
+        if not verification.verify(console) or broken:
             raise typer.Exit(1)
+
+
+def _in_containers(mode: Mode) -> bool:
+    if mode is not Mode.AUTO:
+        return mode is Mode.DOCKER
+    # A stack that is up stays what it is.
+    return Containers().is_up or (not State.load(Paths.of(None).file).wanted and engine())
+
+
+def _up_in_containers(names: list[str]) -> None:
+    with _readable():
+        # Compose shows its own progress; a remark comes before it.
+        containers = Containers(report=lambda event: console.print(event.text, style="yellow", markup=False))
+        code = containers.up(names)
+        view.urls(COMPONENTS, containers.endpoints(), console)
+        if code:
+            bad = [one.name for one in containers.status() if not one.good]
+            errors.print(
+                f"Not ready: {', '.join(bad) or 'see above'}. `make status` and `make logs` tell more; "
+                "`make up MODE=native` needs no images.",
+                style="red",
+                soft_wrap=True,
+            )
+            raise typer.Exit(1)
+
+
+def _known_services(names: list[str]) -> None:
+    known = by_yaml()["services"]
+    if unknown := [name for name in names if name not in known]:
+        errors.print(f"There is no service {', '.join(unknown)}. There are: {', '.join(known)}.", style="red")
+        raise typer.Exit(2)
 
 
 def _known(names: list[str]) -> None:

@@ -4,7 +4,7 @@ import os
 import secrets
 from pathlib import Path
 
-NAMES = ("postgres", "redis", "rabbitmq", "files", "grafana")
+NAMES = ("postgres", "redis", "rabbitmq", "files", "grafana", "s3")
 
 
 def secret(folder: Path, name: str) -> str:

@@ -14,6 +14,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from compose.docker import Container
 from compose.events import GOOD, Event, Phase
 from compose.model import Component
 from compose.status import Status
@@ -139,6 +140,35 @@ def statuses(found: Iterable[Status], addresses: Mapping[str, str], console: Con
                 f"  {one.component.name} is missing: {escape(reason)}", soft_wrap=True, highlight=False
             )
     console.print(f"  memory in all: {total / 2**20:.0f} MiB", style="dim", highlight=False)
+
+
+def containers(found: Iterable[Container], addresses: Mapping[str, str], console: Console) -> None:
+    """The table of `status` for a stack in containers."""
+    table = Table(box=None, header_style="dim", padding=(0, 1))
+    for heading in ("service", "container", "state", "url", "image", "cpu", "memory / limit"):
+        right = heading in ("cpu", "memory / limit")
+        table.add_column(heading, justify="right" if right else "left", no_wrap=True, overflow="ignore")
+    total = 0.0
+    for one in found:
+        total += mebibytes(one.memory)
+        state = Text(one.state, style="green" if one.good else "red")
+        # The edge is where the API is reached.
+        url = addresses.get(
+            "api" if one.service == "edge" else "" if one.service == "api" else one.service, ""
+        )
+        table.add_row(one.service, one.name, state, url, one.image, one.cpu, one.memory)
+    if not console.is_terminal:
+        console.width = 200
+    console.print(table)
+    console.print(f"  memory in all: {total:.0f} MiB", style="dim", highlight=False)
+
+
+def mebibytes(usage: str) -> float:
+    """`82.2MiB / 384MiB` as the first of the two, in MiB."""
+    found = re.match(r"([\d.]+)([KMG]i)?B", usage)
+    if not found:
+        return 0.0
+    return float(found[1]) * {"Ki": 2**-10, "Mi": 1.0, "Gi": 2.0**10, None: 2**-20}[found[2]]
 
 
 def _duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ import textwrap
 
 from service.settings.groups import Group
 from service.settings.loading import GROUPS, SettingsError, example_value, load_settings
+from service.settings.secret_files import secret_fields
 
 EX_CONFIG = 78
 
@@ -13,7 +14,9 @@ EX_CONFIG = 78
 def example() -> str:
     """The text of `.env.example`: every variable, the optional ones commented out with their default."""
     lines = [
-        "# Every setting of the service. Written by `python -m service.settings --example`; do not edit."
+        "# Every setting of the service. Written by `python -m service.settings --example`; do not edit.",
+        "# A secret can also stand in a file of its own that only the service may read:",
+        *(f"#   {variable}" for group in GROUPS for variable in secret_fields(group).values()),
     ]
     for group in GROUPS:
         lines += ["", f"# --- {group.title}"]

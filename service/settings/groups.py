@@ -8,7 +8,7 @@ import re
 import ssl
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -112,12 +112,30 @@ def check_url(value: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
     return value
 
 
+def with_password(url: SecretStr, password: SecretStr | None) -> SecretStr:
+    """The URL with the password in it. Raises ValueError if it has another one already."""
+    if password is None:
+        return url
+    parts = urlsplit(url.get_secret_value())
+    if parts.password:
+        # Of the examples in `.env.example` both may be in force; a password that is the same harms nobody.
+        if unquote(parts.password) == password.get_secret_value():
+            return url
+        raise ValueError("has a password of its own, and a password is set beside it: keep one of them")
+    user, _, address = parts.netloc.rpartition("@")
+    secret = quote(password.get_secret_value(), safe="")
+    return SecretStr(urlunsplit(parts._replace(netloc=f"{user.removesuffix(':')}:{secret}@{address}")))
+
+
 class DatabaseSettings(Group):
     """PostgreSQL over asyncpg."""
 
     title = "Database"
     model_config = SettingsConfigDict(env_prefix="DATABASE_")
 
+    password: SecretStr | None = Field(
+        None, description="Password of a DATABASE_URL that has none", examples=["change-me"]
+    )
     url: SecretStr = Field(
         description="PostgreSQL URL with user and password",
         examples=["postgresql://yardstick:change-me@127.0.0.1:5432/yardstick"],
@@ -150,7 +168,7 @@ class DatabaseSettings(Group):
 
     @field_validator("url")
     @classmethod
-    def _url(cls, value: SecretStr) -> SecretStr:
+    def _url(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
         check_url(value, ("postgresql", "postgres"))
         parts = urlsplit(value.get_secret_value())
         if not parts.username:
@@ -159,7 +177,7 @@ class DatabaseSettings(Group):
             raise ValueError("names no database")
         if parts.query:
             raise ValueError("must have no parameters: they are settings of their own")
-        return value
+        return with_password(value, info.data.get("password"))
 
 
 class RedisSettings(Group):
@@ -168,6 +186,9 @@ class RedisSettings(Group):
     title = "Redis"
     model_config = SettingsConfigDict(env_prefix="REDIS_")
 
+    password: SecretStr | None = Field(
+        None, description="Password of a REDIS_URL that has none", examples=["change-me"]
+    )
     url: SecretStr = Field(
         description="Redis URL with password and database number",
         examples=["redis://:change-me@127.0.0.1:6379/0"],
@@ -194,12 +215,12 @@ class RedisSettings(Group):
 
     @field_validator("url")
     @classmethod
-    def _url(cls, value: SecretStr) -> SecretStr:
+    def _url(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
         check_url(value, ("redis", "rediss"))
         path = urlsplit(value.get_secret_value()).path.strip("/")
         if path and not path.isdecimal():
             raise ValueError("database must be a number")
-        return value
+        return with_password(value, info.data.get("password"))
 
 
 class QueueSettings(Group):

@@ -30,6 +30,7 @@ from service.settings.groups import (
 from service.settings.locks import LockSettings
 from service.settings.maintenance import MaintenanceSettings, SchedulerSettings
 from service.settings.protection import HealthSettings, RateLimitSettings
+from service.settings.secret_files import from_files, secret_fields
 
 GROUPS: tuple[type[Group], ...] = (
     AppSettings,
@@ -100,8 +101,13 @@ class _Reader:
         self.faults: list[str] = []
 
     def read(self, group: type[G]) -> G | None:
+        secrets, faults = from_files(group, (*map(dotenv_values, self.files), os.environ))
+        if faults:
+            self.faults += faults
+            return None
+        given: dict[str, Any] = dict(secrets)
         try:
-            loaded = group(_env_file=self.files, _env_file_encoding="utf-8")
+            loaded = group(_env_file=self.files, _env_file_encoding="utf-8", **given)
         except ValidationError as error:
             self.faults += [_explain(group, fault) for fault in error.errors(include_input=False)]
             return None
@@ -114,6 +120,7 @@ class _Reader:
     def refuse_unknown(self) -> None:
         """A misspelt name would otherwise leave its default in force without a word."""
         known = {group.variable(field) for group in GROUPS for field in group.model_fields}
+        known |= {variable for group in GROUPS for variable in secret_fields(group).values()}
         prefixes = tuple(str(group.model_config["env_prefix"]) for group in GROUPS)
         found: dict[str, str] = dict.fromkeys(
             (name for name, value in os.environ.items() if not _SERVICE_LINK.search(f"{name}={value}")),

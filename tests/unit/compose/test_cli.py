@@ -23,14 +23,6 @@ def call(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_docker_is_not_built_and_says_so() -> None:
-    result = call("up", "--mode", "docker")
-    assert (result.exit_code, result.stderr.strip()) == (
-        2,
-        "--mode docker is not built yet; use --mode native.",
-    )
-
-
 @pytest.mark.parametrize("arguments", [("up", "--only", "postgres,lokki"), ("logs", "lokki")])
 def test_an_unknown_component_is_wrong_use(arguments: tuple[str, ...], state: Path) -> None:
     result = call(*arguments)

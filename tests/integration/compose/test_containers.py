@@ -1,0 +1,219 @@
+"""The compose stack on a real engine: healthy, apart where it should be, spread and scraped when scaled.
+
+Runs where an engine answers and the images are there (or `YARDSTICK_COMPOSE` names a command that has them).
+The stack is one of its own, beside any other of this machine, and is removed with its volumes.
+"""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from compose import secret, view
+from compose.components import COMPONENTS
+from compose.discovery import SCALED
+from compose.docker import Container, Containers, engine
+from compose.effective import by_yaml
+from compose.graph import by_name
+
+PROBE = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
+SERVICE = by_yaml()["services"]["api"]["image"]
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+def why_not() -> str:
+    """What keeps this machine from running the stack in containers, or nothing."""
+    if not engine():
+        return "no Docker engine with compose answers here"
+    if os.environ.get("YARDSTICK_COMPOSE"):
+        return ""
+    wanted = {
+        one["image"] for one in by_yaml()["services"].values() if "build" not in one and "profiles" not in one
+    }
+    absent = sorted(image for image in wanted if docker("image", "inspect", image).returncode)
+    return f"images are not on this machine (docker pull fetches them): {', '.join(absent)}" if absent else ""
+
+
+def eventually(check: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """The first true answer of `check`, or its last one."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = check()
+        if found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.25)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
+    if reason := why_not():
+        pytest.skip(reason)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RATE_LIMIT_DEFAULT", "1000000/hour")
+        containers = Containers(tmp_path_factory.mktemp("containers"))
+        try:
+            assert containers.up() == 0, "compose has told why above"
+            yield containers
+        finally:
+            containers.down(volumes=True)
+
+
+def named(stack: Containers, service: str) -> Container:
+    return next(one for one in stack.status() if one.service == service)
+
+
+def targets(stack: Containers) -> list[tuple[str, str, str]]:
+    """Job, address and health of everything that Prometheus scrapes."""
+    found = httpx.get(stack.endpoints()["prometheus"] + "/api/v1/targets", timeout=10).json()
+    active = found["data"]["activeTargets"]
+    return sorted((one["labels"]["job"], one["labels"]["instance"], one["health"]) for one in active)
+
+
+def test_everything_is_well(stack: Containers) -> None:
+    found = stack.status()
+    assert [f"{one.name}: {one.state}" for one in found if not one.good] == []
+    there = {one.service for one in found}
+    assert {"edge", "prepare", *by_name(COMPONENTS)} - there <= {"grafana"}
+
+
+def test_prometheus_scrapes_all_that_the_table_names(stack: Containers) -> None:
+    running = {one.service for one in stack.status()}
+    jobs = {one.metrics.job for one in COMPONENTS if one.metrics and one.name in running}
+    assert eventually(lambda: {job for job, _, health in targets(stack) if health == "up"} == jobs), targets(
+        stack
+    )
+
+
+def test_a_transaction_goes_all_the_way(stack: Containers) -> None:
+    api = stack.endpoints()["api"]
+    body = {"amount": "12.50", "currency": "EUR", "reference": "containers"}
+    made = httpx.post(f"{api}/v1/transactions", json=body, timeout=10)
+    assert made.status_code == 201, made.text
+    one = f"{api}/v1/transactions/{made.json()['data']['id']}"
+    assert eventually(lambda: httpx.get(one, timeout=10).json()["data"]["status"] == "settled")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/metrics",
+        "//metrics",
+        "/%6detrics",
+        "/v1/../metrics",
+        "/v1/cache/statistics",
+        "/v1//cache/x",
+        "/admin",
+    ],
+)
+def test_the_edge_does_not_pass_on_what_is_not_for_the_outside(stack: Containers, path: str) -> None:
+    port = stack.endpoints()["api"].rpartition(":")[2]
+    asked = docker(
+        "run", "--rm", "--network", "host", "--entrypoint", "python", SERVICE, "-c",
+        f"import http.client as h; c = h.HTTPConnection('127.0.0.1', {port}); c.request('GET', {path!r}); "
+        "r = c.getresponse(); print(r.status, r.read().decode())",
+    )  # fmt: skip
+    assert asked.stdout.startswith("404 "), asked
+    assert "There is nothing here" in asked.stdout
+
+
+@pytest.mark.parametrize(
+    ("inside", "host", "port", "reached"),
+    [
+        ("edge", "api", 8000, True),
+        ("edge", "postgres", 5432, False),
+        ("edge", "redis", 6379, False),
+        ("edge", "prometheus", 9090, False),
+        ("edge", "worker", 8001, False),
+        ("api", "postgres", 5432, True),
+        ("prometheus", "postgres", 5432, False),
+        ("otelcol", "redis", 6379, False),
+        ("postgres", "api", 8000, True),
+        ("postgres", "prometheus", 9090, False),
+    ],
+)
+def test_who_reaches_whom_from_inside(
+    stack: Containers, inside: str, host: str, port: int, reached: bool
+) -> None:
+    """By name, and for who must not be reached by each of its addresses too."""
+    network = f"container:{named(stack, inside).name}"
+    shown = docker("inspect", named(stack, host).name, "--format", "{{json .NetworkSettings.Networks}}")
+    addresses = [one["IPAddress"] for one in json.loads(shown.stdout).values()]
+    for where in (host, *([] if reached else addresses)):
+        tried = docker(
+            "run",
+            "--rm",
+            "--network",
+            network,
+            "--entrypoint",
+            "python",
+            SERVICE,
+            "-c",
+            PROBE,
+            where,
+            str(port),
+        )
+        assert (tried.returncode == 0) is reached, (where, tried.stderr[-300:])
+
+
+def test_nothing_secret_can_be_inspected(stack: Containers) -> None:
+    values = secret.values(stack.paths.secrets).values()
+    shown = docker("inspect", *(one.name for one in stack.status())).stdout
+    shown += docker("history", "--no-trunc", SERVICE).stdout
+    assert "DATABASE_PASSWORD_FILE" in shown
+    assert not [value for value in values if value in shown]
+    for one in stack.status():
+        if one.state == "healthy":
+            logs = docker("logs", one.name)
+            assert not [value for value in values if value in logs.stdout + logs.stderr], one.name
+
+
+def test_the_service_has_no_rights_and_cannot_write(stack: Containers) -> None:
+    script = (
+        "import os, re; s = open('/proc/1/status').read(); print(os.getuid(), "
+        "*re.findall(r'(?:CapEff|CapBnd|NoNewPrivs):\\s*(\\w+)', s)); open('/yardstick/x', 'w')"
+    )
+    tried = docker("exec", named(stack, "api").name, "python", "-c", script)
+    assert tried.stdout.split() == ["10001", "0" * 16, "0" * 16, "1"]
+    assert "Read-only file system" in tried.stderr
+
+
+def test_sigterm_drains(stack: Containers) -> None:
+    name = named(stack, "worker").name
+    docker("stop", name)
+    shown = docker("inspect", name, "--format", "{{.State.ExitCode}} {{.State.OOMKilled}}")
+    assert shown.stdout.split() == ["0", "false"]
+    docker("start", name)
+    assert eventually(lambda: named(stack, "worker").state == "healthy")
+
+
+def test_more_instances_share_the_load_and_are_scraped_one_by_one(stack: Containers) -> None:
+    assert stack.up([f"--scale={name}=3" for name in SCALED]) == 0
+
+    def scraped() -> bool:
+        up = [job for job, _, health in targets(stack) if health == "up"]
+        return all(up.count(f"yardstick-{name}") == 3 for name in SCALED)
+
+    assert eventually(scraped), targets(stack)
+    api = stack.endpoints()["api"]
+    for _ in range(60):
+        assert httpx.get(f"{api}/v1/transactions", timeout=10).status_code == 200
+    log = docker("logs", "--tail", "60", named(stack, "edge").name).stdout.splitlines()
+    answered = {json.loads(line)["upstream"] for line in log if '"event":"edge.request"' in line}
+    assert len(answered) == 3
+
+
+def test_memory_at_rest_is_under_three_gigabytes(stack: Containers) -> None:
+    """With three instances of each of the service's, even."""
+    used = [view.mebibytes(one.memory) for one in stack.status()]
+    assert len([one for one in used if one]) >= 10
+    assert sum(used) < 3 * 1024
