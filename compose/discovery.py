@@ -15,7 +15,7 @@ from compose.model import Component
 from compose.paths import ROOT
 
 FOLDER = ROOT / "compose" / "targets"
-SCALED = ("api", "worker")
+SCALED = ("api", "worker", "scheduler")
 """What `--scale` makes more of."""
 
 
@@ -23,7 +23,7 @@ def generated() -> dict[Path, str]:
     """The text of every file, by its path below `FOLDER`."""
     files = {}
     for component in COMPONENTS:
-        if component.metrics is None or component.name in SCALED:
+        if component.metrics is None or component.when is not None or component.name in SCALED:
             continue
         files[Path("static") / f"{component.name}.json"] = _static(component)
         if component.name == "alertmanager":

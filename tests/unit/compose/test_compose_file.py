@@ -122,6 +122,8 @@ def test_without_secrets_it_says_what_to_run() -> None:
 
 def test_every_component_has_a_service_with_its_flags(config: Config) -> None:
     for component in COMPONENTS:
+        if component.when is not None:  # RabbitMQ is not part of the containers
+            continue
         service = config["services"][component.name]
         words = " ".join(map(str, service.get("command") or ()))
         for argument in component.arguments:

@@ -60,7 +60,7 @@ def test_the_first_up_generates_secrets_and_tells_compose_where_they_are(state: 
     assert containers.up() == 0
     files = sorted(state.glob("secrets/*-password"))
     assert [file.name.removesuffix("-password") for file in files] == [
-        "files", "grafana", "postgres", "redis", "s3",
+        "files", "grafana", "postgres", "rabbitmq", "redis", "s3",
     ]  # fmt: skip
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     assert stat.S_IMODE((state / "secrets").stat().st_mode) == 0o700
@@ -116,7 +116,7 @@ def test_down_keeps_the_volumes_unless_asked_and_the_secrets_always(state: Path)
     asked = (state.parent / "notes").read_text().splitlines()[1:]
     assert asked == ["--profile * down --remove-orphans", "--profile * down --remove-orphans --volumes"]
     assert not Containers().is_up
-    assert len(list(state.glob("secrets/*-password"))) == 5
+    assert len(list(state.glob("secrets/*-password"))) == 6
 
 
 def test_a_down_that_failed_is_not_forgotten(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:

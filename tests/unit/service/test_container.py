@@ -49,7 +49,7 @@ async def test_a_log_file_that_cannot_be_written_is_one_line(settings: Settings,
 async def test_a_failure_half_way_closes_what_was_open(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no queue")
 
     closed: list[str] = []
