@@ -61,8 +61,9 @@ class Pressure:
 
     def admit(self, job_name: str, count: int) -> None:
         """Raises OverloadedError while new work is refused."""
+        refused = self._refused.labels(job_name)  # there from the first job on, for rates
         if self._retry_after is not None:
-            self._refused.labels(job_name).inc(count)
+            refused.inc(count)
             raise OverloadedError(retry_after=self._retry_after)
 
     async def run(self) -> None:
