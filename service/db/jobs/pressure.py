@@ -34,7 +34,7 @@ class Pressure:
 
     Past `QUEUE_MAX_DEPTH` or `QUEUE_MAX_AGE_SECONDS` it refuses, until both are back at four fifths, so that
     it does not flap. During a pause age says nothing of the workers, and only depth counts. While the
-    database does not answer nothing is refused here: nothing can be enqueued either.
+    database does not answer the last decision stands: nothing can be enqueued anyway.
     """
 
     def __init__(self, settings: QueueSettings, database: Database, metrics: Metrics) -> None:
@@ -52,6 +52,8 @@ class Pressure:
             "jobs_saturation", "Share of what all workers may run at once that runs; 1 without a worker."
         )
         self._rate = metrics.gauge("jobs_drain_rate", "Jobs that all workers got done a second, lately.")
+        self._measured = (self._depth, self._age, self._workers, self._saturation, self._rate)
+        self._forget()
 
     @property
     def refusing(self) -> bool:
@@ -59,8 +61,9 @@ class Pressure:
 
     def admit(self, job_name: str, count: int) -> None:
         """Raises OverloadedError while new work is refused."""
+        refused = self._refused.labels(job_name)  # there from the first job on, for rates
         if self._retry_after is not None:
-            self._refused.labels(job_name).inc(count)
+            refused.inc(count)
             raise OverloadedError(retry_after=self._retry_after)
 
     async def run(self) -> None:
@@ -70,10 +73,7 @@ class Pressure:
                 self.judge(await self.measure())
             except UnavailableError as error:
                 log.debug("pressure.unavailable", reason=error.message)
-                self._retry_after = None
-                self._refusing.set(0)
-                for gauge in (self._depth, self._age, self._workers, self._saturation, self._rate):
-                    gauge.set(_UNKNOWN)
+                self._forget()
             await asyncio.sleep(self._settings.sample_seconds)
 
     async def measure(self) -> Reading:
@@ -103,6 +103,10 @@ class Pressure:
         self._workers.set(reading.capacity.workers)
         self._saturation.set(reading.capacity.saturation)
         self._rate.set(reading.capacity.rate)
+
+    def _forget(self) -> None:
+        for gauge in self._measured:
+            gauge.set(_UNKNOWN)
 
     def _wait(self, reading: Reading) -> int:
         """Seconds until enough should be done, at the rate of late."""

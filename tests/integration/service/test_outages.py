@@ -201,8 +201,18 @@ async def test_a_slow_statement_is_unavailable(configure: Configure) -> None:
 
 
 async def test_an_exhausted_pool_is_503_until_a_connection_is_free(configure: Configure) -> None:
-    settings = configure(DATABASE_POOL_SIZE=1, DATABASE_MAX_OVERFLOW=0, DATABASE_POOL_TIMEOUT_SECONDS=0.1)
+    settings = configure(
+        DATABASE_POOL_SIZE=1,
+        DATABASE_MAX_OVERFLOW=0,
+        DATABASE_POOL_TIMEOUT_SECONDS=1,
+        QUEUE_SAMPLE_SECONDS=3600,  # what measures in the background takes a connection too, now and then
+    )
     async with running(settings) as service:
+
+        async def measured() -> bool:
+            return service.metric("yardstick_jobs_workers") == 0
+
+        await eventually(measured)
         async with service.container.database.unit():
             assert service.metric("yardstick_db_pool_connections", {"state": "used"}) == 1
             await refused(service)

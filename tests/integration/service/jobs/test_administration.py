@@ -157,7 +157,7 @@ async def test_a_malformed_message_is_shown_and_removed_but_not_retried(
 async def test_a_dead_job_that_is_retried_is_done(administered: Service, operator: Operator) -> None:
     created = await administered.create()
     [row] = await administered.rows(JobRecord)
-    await sql(administered, "UPDATE job SET interruptions = 11")
+    await sql(administered, "UPDATE job SET interruptions = 11, published_at = now()")
     await bury(administered, row.job_id)
     async with administered.working():
         found = await operator.data("POST", f"/{row.job_id}/retry")

@@ -100,7 +100,9 @@ async def test_limits_of_zero_are_none(configure: Configure) -> None:
     pressure.admit("a.b.v1", 1)
 
 
-async def test_while_the_database_is_away_nothing_is_known_and_nothing_refused(configure: Configure) -> None:
+async def test_while_the_database_was_never_there_nothing_is_known_and_nothing_refused(
+    configure: Configure,
+) -> None:
     async with running(configure(DATABASE_URL="postgresql://nobody:none@127.0.0.1:1/none")) as service:
 
         async def look() -> bool:
