@@ -22,17 +22,19 @@ _TRAPPED_WITHIN = 5.0
 
 
 class Nursery:
-    """The parent of the processes."""
+    """The parent of the processes, which itself has `environment` on top of the test's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = {**os.environ, **(environment or {})}
         self._ends: dict[int, asyncio.Future[int]] = {}
         self._born: asyncio.Queue[int] = asyncio.Queue()
         self._asking = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         self._process: Process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.faults.kills.nursery", stdin=PIPE, stdout=PIPE, cwd=ROOT
-        )
+            sys.executable, "-m", "tests.faults.kills.nursery",
+            stdin=PIPE, stdout=PIPE, cwd=ROOT, env=self._environment,
+        )  # fmt: skip
         self._reading = asyncio.create_task(self._read(), name="nursery")
         return self
 
@@ -137,6 +139,13 @@ class Member:
         await self.nursery.ended(pid)
         return "random"
 
+    async def gone(self) -> None:
+        """Kill it for good, when nobody starts it again."""
+        if pid := self.pid:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            await self.nursery.ended(pid)
+
     async def freeze(self, seconds: float) -> None:
         """Stop the process as a hanging machine would, then let it go on."""
         self.frozen = True
@@ -149,8 +158,8 @@ class Member:
             self.frozen = False
 
     def _held(self, pid: int) -> frozenset[str]:
-        runs: dict[str, int] = {}
+        last: dict[str, str] = {}
         for line in roles.journal(self.folder, self.role, pid).read_text().splitlines():
             mark, job, _ = line.split()
-            runs[job] = runs.get(job, 0) + (1 if mark == "S" else -1)
-        return frozenset(job for job, count in runs.items() if count > 0)
+            last[job] = mark
+        return frozenset(job for job, mark in last.items() if mark == "S")
