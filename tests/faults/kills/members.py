@@ -19,6 +19,7 @@ from tests.faults.kills import roles
 
 ROOT = Path(__file__).parents[3]
 _TRAPPED_WITHIN = 5.0
+_STARTED_WITHIN = 60.0
 
 
 class Nursery:
@@ -106,6 +107,7 @@ class Member:
         """Start, and start again, until cancelled."""
         while True:
             pid = await self.nursery.bear(self.role, self.environment, self.folder, self.log)
+            self._kills.pop(pid, None)  # of an earlier process that had the same ID
             self.pid = pid
             code = await self.nursery.ended(pid)
             at, self.pid = time.monotonic(), 0
@@ -117,8 +119,9 @@ class Member:
 
     async def kill(self, moment: str) -> str:
         """`kill -9` now, or, with the name of a point, by a trap there; gives what it was in the end."""
-        while not self.pid:  # noqa: ASYNC110 - a restart takes some milliseconds
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(_STARTED_WITHIN):
+            while not self.pid:  # noqa: ASYNC110 - a restart takes some milliseconds
+                await asyncio.sleep(0.01)
         pid = self.pid
         if moment != "random":
             self._kills[pid] = moment
@@ -158,8 +161,10 @@ class Member:
             self.frozen = False
 
     def _held(self, pid: int) -> frozenset[str]:
+        """The jobs whose last mark is that they began; of one killed before it had a journal, none."""
         last: dict[str, str] = {}
-        for line in roles.journal(self.folder, self.role, pid).read_text().splitlines():
+        path = roles.journal(self.folder, self.role, pid)
+        for line in path.read_text().splitlines() if path.exists() else ():
             mark, job, _ = line.split()
             last[job] = mark
         return frozenset(job for job, mark in last.items() if mark == "S")
