@@ -89,8 +89,8 @@ test: programs rabbitmq ## every test that this machine can run (ARGS="tests/con
 test-stack: programs ## the tests against the live stack
 	@$(PY) -m pytest -rs tests/stack $(ARGS)
 
-test-faults: programs ## the tests that break the live stack
-	@$(PY) -m pytest -rs tests/faults $(ARGS)
+test-faults: programs ## what breaks on purpose: the live stack, and KILLS=200 kills on each queue engine
+	@KILLS=$${KILLS:-200} $(PY) -m pytest -rs tests/faults $(ARGS)
 
 check: install ## format, lint, types, import direction, generated files, rules, configuration
 	@$(VENV)/bin/ruff format --check --quiet $(SOURCES) || { echo "Run: make format"; exit 1; }

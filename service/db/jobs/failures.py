@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import func, literal
+from sqlalchemy import func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from service.db.jobs.effects import row_of
@@ -29,6 +29,12 @@ class Failures:
         """An attempt failed and the job will be tried again."""
         changes = {"due_at": due_at, "attempts": job.attempt}
         await self._write(row_of(job) | changes, _entry(error, job.attempt), **changes)
+
+    async def interruptions(self, job: Job) -> int:
+        """How often a worker had the job and did not end it, as far as is written down."""
+        async with self._database.unit() as unit:
+            found = select(JobRecord.interruptions).where(JobRecord.job_id == job.id)
+            return await unit.session.scalar(found) or 0
 
     async def interrupted(self, job: Job) -> int:
         """A worker had the job and did not end it; gives how often that has happened."""

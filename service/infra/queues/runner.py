@@ -17,6 +17,8 @@ Perform = Callable[[Job], Awaitable[None]]
 MALFORMED = "_malformed"
 OUTAGE_DELAY = 5.0
 INTERRUPTIONS = 10
+SUSPECTED = 2
+"""Interruptions from which on a job runs apart from others of its kind."""
 
 
 class Failures(Protocol):
@@ -24,6 +26,9 @@ class Failures(Protocol):
 
     async def retried(self, job: Job, error: BaseException, due_at: datetime) -> None:
         """An attempt failed and the job will be tried again."""
+
+    async def interruptions(self, job: Job) -> int:
+        """How often a worker had the job and did not end it, as far as is written down."""
 
     async def interrupted(self, job: Job) -> int:
         """A worker had the job and did not end it; gives how often that has happened."""
@@ -39,6 +44,9 @@ class JobRunner:
     send every job that meets it to the dead letters, so those come back until it is over. Nor does the death
     of a worker, as most jobs in its hands are innocent; but one that outlived `interruptions` of them is
     taken for the cause.
+
+    A job that ends its worker at once would drag along whatever is always delivered with it. So those that
+    were interrupted `SUSPECTED` times run one after another, and only the one whose turn it is is counted.
     """
 
     def __init__(
@@ -53,6 +61,7 @@ class JobRunner:
         self._failures = failures
         self._telemetry = telemetry
         self._interruptions = interruptions
+        self._apart = asyncio.Lock()
 
     async def __call__(self, delivery: Delivery) -> Again | None:
         try:
@@ -70,13 +79,23 @@ class JobRunner:
         )
         with attempt:
             try:
-                if delivery.redelivered:
-                    await self._interrupted(job)
-                async with asyncio.timeout(job.options.timeout_seconds):
-                    await self._perform(job)
+                await (self._again(job) if delivery.redelivered else self._timed(job))
             except Exception as error:  # noqa: BLE001 - whatever a job raises decides what becomes of it
                 return await self._failed(delivery, job, attempt, error)
         return None
+
+    async def _timed(self, job: Job) -> None:
+        async with asyncio.timeout(job.options.timeout_seconds):
+            await self._perform(job)
+
+    async def _again(self, job: Job) -> None:
+        if await self._failures.interruptions(job) < SUSPECTED:
+            await self._interrupted(job)
+            await self._timed(job)
+            return
+        async with self._apart:
+            await self._interrupted(job)
+            await self._timed(job)
 
     async def _interrupted(self, job: Job) -> None:
         count = await self._failures.interrupted(job)

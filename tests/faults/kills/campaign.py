@@ -205,7 +205,7 @@ async def _prepare(url: str) -> list[uuid.UUID]:
 
 
 async def _ready(urls: list[str]) -> None:
-    async with asyncio.timeout(60), httpx.AsyncClient() as http:
+    async with asyncio.timeout(240), httpx.AsyncClient() as http:
         for url in urls:
             while True:
                 try:

@@ -19,20 +19,23 @@ from tests.faults.kills import roles
 
 ROOT = Path(__file__).parents[3]
 _TRAPPED_WITHIN = 5.0
+_STARTED_WITHIN = 60.0
 
 
 class Nursery:
-    """The parent of the processes."""
+    """The parent of the processes, which itself has `environment` on top of the test's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = {**os.environ, **(environment or {})}
         self._ends: dict[int, asyncio.Future[int]] = {}
         self._born: asyncio.Queue[int] = asyncio.Queue()
         self._asking = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         self._process: Process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.faults.kills.nursery", stdin=PIPE, stdout=PIPE, cwd=ROOT
-        )
+            sys.executable, "-m", "tests.faults.kills.nursery",
+            stdin=PIPE, stdout=PIPE, cwd=ROOT, env=self._environment,
+        )  # fmt: skip
         self._reading = asyncio.create_task(self._read(), name="nursery")
         return self
 
@@ -104,6 +107,7 @@ class Member:
         """Start, and start again, until cancelled."""
         while True:
             pid = await self.nursery.bear(self.role, self.environment, self.folder, self.log)
+            self._kills.pop(pid, None)  # of an earlier process that had the same ID
             self.pid = pid
             code = await self.nursery.ended(pid)
             at, self.pid = time.monotonic(), 0
@@ -115,8 +119,9 @@ class Member:
 
     async def kill(self, moment: str) -> str:
         """`kill -9` now, or, with the name of a point, by a trap there; gives what it was in the end."""
-        while not self.pid:  # noqa: ASYNC110 - a restart takes some milliseconds
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(_STARTED_WITHIN):
+            while not self.pid:  # noqa: ASYNC110 - a restart takes some milliseconds
+                await asyncio.sleep(0.01)
         pid = self.pid
         if moment != "random":
             self._kills[pid] = moment
@@ -137,6 +142,13 @@ class Member:
         await self.nursery.ended(pid)
         return "random"
 
+    async def gone(self) -> None:
+        """Kill it for good, when nobody starts it again."""
+        if pid := self.pid:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            await self.nursery.ended(pid)
+
     async def freeze(self, seconds: float) -> None:
         """Stop the process as a hanging machine would, then let it go on."""
         self.frozen = True
@@ -149,8 +161,10 @@ class Member:
             self.frozen = False
 
     def _held(self, pid: int) -> frozenset[str]:
-        runs: dict[str, int] = {}
-        for line in roles.journal(self.folder, self.role, pid).read_text().splitlines():
+        """The jobs whose last mark is that they began; of one killed before it had a journal, none."""
+        last: dict[str, str] = {}
+        path = roles.journal(self.folder, self.role, pid)
+        for line in path.read_text().splitlines() if path.exists() else ():
             mark, job, _ = line.split()
-            runs[job] = runs.get(job, 0) + (1 if mark == "S" else -1)
-        return frozenset(job for job, count in runs.items() if count > 0)
+            last[job] = mark
+        return frozenset(job for job, mark in last.items() if mark == "S")

@@ -1,8 +1,8 @@
 """What runs in the processes that are killed: the service's own, with a journal, traps and effects to count.
 
-A role is `api-1`, `worker-2`, `relay-1` and so on. A journal holds a line for each run of a delivery that
-began (`S`) and ended (`E`), written at once, so that it survives its process. A trap is a file
-`<role>.<point>`: the process that gets to that point kills itself there.
+A role is `api-1`, `worker-2`, `relay-1` and so on. A journal holds a line for each run of a job that
+began (`S`) and each delivery that was done with (`E`), written at once, so that it survives its process. A
+trap is a file `<role>.<point>`: the process that gets to that point kills itself there.
 """
 
 import asyncio
@@ -110,7 +110,7 @@ def play(role: str, folder: Path) -> int:
             vars(worker).update(
                 run_jobs=partial(_run_jobs, worker.run_jobs),
                 JobRunner=partial(WatchedRunner, scene),
-                Effects=WatchedEffects,
+                Effects=partial(WatchedEffects, scene),
                 Relay=partial(WatchedRelay, scene),
             )
             vars(worker)["_scene"] = scene
@@ -125,7 +125,6 @@ class WatchedRunner(JobRunner):
         self._scene = scene
 
     async def __call__(self, delivery: Delivery) -> Again | None:
-        self._scene.note("S", delivery.id)
         again = await super().__call__(delivery)
         self._scene.reach("performed")
         self._scene.note("E", delivery.id)
@@ -133,7 +132,12 @@ class WatchedRunner(JobRunner):
 
 
 class WatchedEffects(Effects):
+    def __init__(self, scene: Scene, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._scene = scene
+
     async def perform(self, job: Job) -> None:
+        self._scene.note("S", str(job.id))
         _job.set(job.id)
         await super().perform(job)
 

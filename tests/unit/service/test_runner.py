@@ -31,7 +31,10 @@ class Bench:
     grave_raises: BaseException | None = None
     buried: list[tuple[Delivery, Job | None, BaseException]] = field(default_factory=list)
     tried: list[tuple[Job, BaseException]] = field(default_factory=list)
-    interruptions: int = 0
+    interrupted_times: int = 0
+    known: int | None = None
+    running: int = 0
+    most: int = 0
 
     async def perform(self, job: Job) -> None:
         error = self.raises.pop(0) if self.raises else None
@@ -48,9 +51,18 @@ class Bench:
             raise self.grave_raises
         self.tried.append((job, error))
 
+    async def interruptions(self, job: Job) -> int:
+        return self.interrupted_times if self.known is None else self.known
+
     async def interrupted(self, job: Job) -> int:
-        self.interruptions += 1
-        return self.interruptions
+        self.interrupted_times += 1
+        return self.interrupted_times
+
+    async def overlap(self, _: Job) -> None:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await asyncio.sleep(0)
+        self.running -= 1
 
     async def run(self, body: bytes, *, redelivered: bool = False) -> Again | None:
         jobs = JobTelemetry(self.telemetry, system="test", queue="q")
@@ -130,6 +142,16 @@ async def test_a_job_that_outlives_its_workers_is_taken_for_their_end(bench: Ben
     [(_, _, error)] = bench.buried
     assert "4 workers took it and did not end it" in str(error)
     assert bench.count("done") == 3
+
+
+@pytest.mark.parametrize(("interrupted", "together"), [(0, 5), (2, 1)])
+async def test_suspects_run_one_after_another(bench: Bench, interrupted: int, together: int) -> None:
+    bench.known = interrupted
+    jobs = JobTelemetry(bench.telemetry, system="test", queue="q")
+    runner = JobRunner(bench.overlap, bench, jobs, interruptions=100)
+    bodies = [job().encode() for _ in range(5)]
+    await asyncio.gather(*(runner(Delivery("id", body, redelivered=True)) for body in bodies))
+    assert (bench.most, bench.interrupted_times) == (together, 5)
 
 
 async def test_an_outage_is_no_attempt(bench: Bench) -> None:
