@@ -40,6 +40,9 @@ def test_the_promised_alerts_are_there() -> None:
         "YardstickQueueBacklog",
         "YardstickOutboxLag",
         "YardstickBrokerLostJobs",
+        "YardstickJobsRefused",
+        "YardstickJobsPaused",
+        "YardstickScheduleMissed",
     }
 
 
