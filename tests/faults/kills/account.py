@@ -56,12 +56,18 @@ class Account:
     unexpected: list[str]
 
 
-async def drained(url: str, within: float) -> float:
-    """Wait until every job has ended, or the time has passed; gives how long it took (seconds)."""
-    started = time.monotonic()
+async def drained(url: str, stalled: float) -> float:
+    """Wait until every job has ended, or none has for so many seconds; gives how long it took (seconds).
+
+    A slow machine may have a long backlog. That is not lost as long as it grows shorter.
+    """
+    started = since = time.monotonic()
     connection = await asyncpg.connect(url)
     try:
-        while time.monotonic() - started < within and await connection.fetchval(_UNENDED):  # noqa: ASYNC110 - asks a server
+        before = None
+        while (left := await connection.fetchval(_UNENDED)) and time.monotonic() - since < stalled:
+            if left != before:
+                before, since = left, time.monotonic()
             await asyncio.sleep(0.2)
     finally:
         await connection.close()

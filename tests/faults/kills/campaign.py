@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import random
 import socket
 import time
@@ -32,8 +33,9 @@ NOTICED = {"redis": LEASE, "file": LEASE, "rabbitmq": 2.0 * HEARTBEAT}
 """How long a dead or a hanging worker can go unnoticed, by engine."""
 RECONNECT = 6.0
 """The longest pause of a process before it looks again for what was away."""
-RATE = 10.0
-DRAINED_WITHIN = 120.0
+RATE = float(os.environ.get("KILLS_RATE", "10"))
+"""New transactions a second."""
+STALLED = 60.0
 _VICTIMS = ("api-1", "api-2", "worker-1", "worker-1", "worker-2", "worker-2", "relay-1")
 
 
@@ -89,7 +91,7 @@ class Campaign:
             await _ready(urls)
             async with Load(urls, RATE) as load:
                 await self._destroy(load)
-            outcome.drain_seconds = await drained(url, DRAINED_WITHIN)
+            outcome.drain_seconds = await drained(url, STALLED)
             outcome.account = await account(url, load, poison)
         outcome.sent, outcome.accepted = load.sent, len(load.accepted)
         outcome.statuses, outcome.load_seconds = load.statuses, load.seconds
