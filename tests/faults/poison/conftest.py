@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from tests.contract.queues.rabbitmq_broker import amqp_url
-from tests.faults.kills.campaign import environment
+from tests.faults.kills.campaign import Engine, environment
 from tests.faults.kills.members import ROOT, Nursery
 from tests.faults.poison.site import Site, at, working
 
@@ -28,14 +28,15 @@ async def nursery() -> AsyncIterator[Nursery]:
 
 
 @pytest.fixture(params=["redis", "rabbitmq", "file"])
-def engine(request: pytest.FixtureRequest) -> str:
+def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine in turn."""
-    return str(request.param)
+    found: Engine = request.param
+    return found
 
 
 @pytest.fixture
 async def site(
-    engine: str, servers: dict[str, str], request: pytest.FixtureRequest, nursery: Nursery, tmp_path: Path
+    engine: Engine, servers: dict[str, str], request: pytest.FixtureRequest, nursery: Nursery, tmp_path: Path
 ) -> AsyncIterator[Open]:
     """Opens the site; takes variables to change and another nursery."""
     endpoints, name = dict(servers), f"poison{uuid.uuid4().hex[:8]}"
