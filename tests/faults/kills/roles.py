@@ -2,7 +2,8 @@
 
 A role is `api-1`, `worker-2`, `relay-1` and so on. A journal holds a line for each delivery that was
 taken up (`T`), each run of a job that began (`S`), and each delivery that was done with (`E`), written at
-once, so that it survives its process. A trap is a file `<role>.<point>`: the process that gets to that point kills itself there.
+once, so that it survives its process. A trap is a file `<role>.<point>`: the process that gets to that point
+kills itself there.
 """
 
 import asyncio
