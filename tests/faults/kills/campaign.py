@@ -23,7 +23,7 @@ from tests.faults.kills import roles
 from tests.faults.kills.account import Account, account, drained
 from tests.faults.kills.load import Load
 from tests.faults.kills.members import Member, Nursery
-from tests.faults.kills.recovery import Interval, Recovery, recoveries, starts
+from tests.faults.kills.recovery import Interval, Recovery, marks, recoveries
 
 Engine = Literal["redis", "rabbitmq", "file"]
 
@@ -98,7 +98,7 @@ class Campaign:
         deaths = [death for member in self._members.values() for death in member.deaths]
         outcome.kills = Counter(f"{roles.kind_of(death.role)} {death.moment}" for death in deaths)
         outcome.interrupted = sum(len(death.held) for death in deaths)
-        outcome.recovered, outcome.never = recoveries(deaths, starts(self.folder), self._outages)
+        outcome.recovered, outcome.never = recoveries(deaths, marks(self.folder, "T"), self._outages)
         outcome.exits = [f"{m.role} exit {code}" for m in self._members.values() for code in m.exits]
 
     async def _destroy(self, load: Load) -> None:

@@ -166,5 +166,6 @@ class Member:
         path = roles.journal(self.folder, self.role, pid)
         for line in path.read_text().splitlines() if path.exists() else ():
             mark, job, _ = line.split()
-            last[job] = mark
+            if mark != "T":
+                last[job] = mark
         return frozenset(job for job, mark in last.items() if mark == "S")

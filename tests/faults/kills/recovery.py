@@ -1,4 +1,4 @@
-"""How long the jobs of a killed worker waited for their next run."""
+"""How long the jobs of a killed worker waited until another took them up."""
 
 import bisect
 from collections import defaultdict
@@ -13,7 +13,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Recovery:
-    """Seconds from a kill until the first and the last of the jobs that it interrupted ran again.
+    """Seconds from a kill until the first and the last of the jobs that it interrupted were taken up again.
 
     `extra` is how much longer it may have taken because something else was down or stood still meanwhile.
     """
@@ -26,13 +26,13 @@ class Recovery:
     extra: float
 
 
-def starts(folder: Path) -> dict[str, list[float]]:
-    """When each job was begun, of all processes, in order (monotonic seconds)."""
+def marks(folder: Path, wanted: str) -> dict[str, list[float]]:
+    """When each job was taken up (T) or begun (S), of all processes, in order (monotonic seconds)."""
     found: dict[str, list[float]] = defaultdict(list)
     for path in folder.glob("*.journal"):
         for line in path.read_text().splitlines():
             mark, job, at = line.split()
-            if mark == "S":
+            if mark == wanted:
                 found[job].append(float(at))
     for times in found.values():
         times.sort()
@@ -40,17 +40,20 @@ def starts(folder: Path) -> dict[str, list[float]]:
 
 
 def recoveries(
-    deaths: Iterable[Death], begun: dict[str, list[float]], outages: Sequence[Interval]
+    deaths: Iterable[Death], taken: dict[str, list[float]], outages: Sequence[Interval]
 ) -> tuple[list[Recovery], list[str]]:
-    """One for each kill that interrupted jobs, and the jobs that never ran again."""
+    """One for each kill that interrupted jobs, and the jobs that were never taken up again.
+
+    Such a job is not lost if another worker, whose lease had run out, ended it all the same.
+    """
     found, never = [], []
     for death in deaths:
         waits = []
         for job in death.held:
-            times = begun[job]
+            times = taken[job]
             after = bisect.bisect_right(times, death.at)
             if after == len(times):
-                never.append(f"{job}, which {death.role} had when it was killed ({death.moment})")
+                never.append(job)
             else:
                 waits.append(times[after] - death.at)
         if waits:

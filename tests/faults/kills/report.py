@@ -26,7 +26,7 @@ def row(outcome: Outcome) -> tuple[str, ...]:
         sum(n for what, n in kills.items() if not what.endswith("random")),
         faults["broker"], faults["postgres stop"] + faults["postgres kill"], faults["freeze"],
         found.jobs, outcome.interrupted,
-        len(found.lost) + len(outcome.never), len(found.twice), len(found.unexpected) + len(outcome.exits),
+        len(found.lost), len(found.twice), len(found.unexpected) + len(outcome.exits),
         f"{median(last):.2f}" if last else "-", f"{max(last):.2f}" if last else "-",
         f"{outcome.accepted / outcome.load_seconds:.1f}", f"{outcome.seconds / 60:.1f}",
     ]  # fmt: skip

@@ -1,8 +1,9 @@
 """What runs in the processes that are killed: the service's own, with a journal, traps and effects to count.
 
-A role is `api-1`, `worker-2`, `relay-1` and so on. A journal holds a line for each run of a job that
-began (`S`) and each delivery that was done with (`E`), written at once, so that it survives its process. A
-trap is a file `<role>.<point>`: the process that gets to that point kills itself there.
+A role is `api-1`, `worker-2`, `relay-1` and so on. A journal holds a line for each delivery that was
+taken up (`T`), each run of a job that began (`S`), and each delivery that was done with (`E`), written at
+once, so that it survives its process. A trap is a file `<role>.<point>`: the process that gets to that point
+kills itself there.
 """
 
 import asyncio
@@ -125,6 +126,7 @@ class WatchedRunner(JobRunner):
         self._scene = scene
 
     async def __call__(self, delivery: Delivery) -> Again | None:
+        self._scene.note("T", delivery.id)
         again = await super().__call__(delivery)
         self._scene.reach("performed")
         self._scene.note("E", delivery.id)

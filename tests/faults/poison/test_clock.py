@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.kills.members import Nursery
-from tests.faults.kills.recovery import starts
+from tests.faults.kills.recovery import marks
 from tests.faults.poison.conftest import Open
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
@@ -56,7 +56,7 @@ async def test_a_clock_that_jumps_loses_nothing_and_starts_no_storm(
         clock.shift(0)
         after = await one.tallies(20)
         await one.completed(after, within=60)
-        begun = starts(tmp_path)
+        begun = marks(tmp_path, "S")
         runs = sum(len(begun[str(job)]) for job in jobs + after)
         # A lease that seemed to have run out may give some a second run, which has no effect.
         assert runs <= 2 * len(jobs + after)
