@@ -1,11 +1,7 @@
 """`kill -9` of API, worker and relay under load, at random and at chosen points, on every engine.
 
 `KILLS` is how many an engine (20), `KILLS_SEED` what the choices are made from; it is printed. `KILLS_RATE`
-<<<<<<< HEAD
 is the load, new transactions a second (10). docs/jobs-proof.md tells the method and the mutations.
-=======
-is the load, new transactions a second (10). docs/jobs.proof.md tells the method, and what mutations print.
->>>>>>> jobs-proof
 """
 
 import os
