@@ -8,8 +8,6 @@ from service.settings.groups import (
     Environment,
     LiveSettings,
     LogSink,
-    OutboxSettings,
-    QueueSettings,
     RedisSettings,
     TelemetrySettings,
     WorkerSettings,
@@ -18,6 +16,7 @@ from service.settings.loading import Settings, SettingsError, load_migration_set
 from service.settings.locks import LockSettings
 from service.settings.maintenance import MaintenanceSettings, SchedulerSettings
 from service.settings.protection import HealthSettings, RateLimitSettings
+from service.settings.queue import OutboxSettings, QueueSettings
 from service.settings.values import Network, Rate
 
 __all__ = [

@@ -21,8 +21,6 @@ from service.settings.groups import (
     Environment,
     Group,
     LiveSettings,
-    OutboxSettings,
-    QueueSettings,
     RedisSettings,
     TelemetrySettings,
     WorkerSettings,
@@ -30,6 +28,7 @@ from service.settings.groups import (
 from service.settings.locks import LockSettings
 from service.settings.maintenance import MaintenanceSettings, SchedulerSettings
 from service.settings.protection import HealthSettings, RateLimitSettings
+from service.settings.queue import OutboxSettings, QueueSettings
 from service.settings.secret_files import from_files, secret_fields
 
 GROUPS: tuple[type[Group], ...] = (
