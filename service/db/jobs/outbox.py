@@ -150,6 +150,13 @@ async def claim_pending(
     return list(await unit.session.scalars(pending))
 
 
+async def database_time(unit: UnitOfWork) -> datetime:
+    """Now, by the clock that rows are dated with."""
+    found: datetime | None = await unit.session.scalar(select(func.clock_timestamp()))
+    assert found is not None  # noqa: S101 - it has one row
+    return found
+
+
 async def mark_published(unit: UnitOfWork, records: Iterable[JobRecord]) -> None:
     await _change(unit, records, published_at=func.clock_timestamp())
 

@@ -1,6 +1,6 @@
 """The table of jobs: one row for each, from its enqueueing to some time after its end."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -52,8 +52,12 @@ class JobRecord(Base):
     outcome: Mapped[str | None] = mapped_column(String(10))
     finished_at: Mapped[datetime | None]
 
-    def job(self, carrier: dict[str, str]) -> Job:
-        """The envelope, with the trace context of its publishing."""
+    def job(self, carrier: dict[str, str], *, ahead: timedelta = timedelta()) -> Job:
+        """The envelope, with the trace context of its publishing.
+
+        `ahead` is by how much the database's clock is ahead of this process's, by which `due_at` is given: a
+        queue takes the difference from its own time.
+        """
         return Job(
             id=self.job_id,
             name=self.name or "",
@@ -61,5 +65,5 @@ class JobRecord(Base):
             attempt=self.attempts + 1,
             options=JobOptions.model_validate(self.options),
             meta=self.meta | carrier,
-            due_at=self.due_at,
+            due_at=self.due_at - ahead,
         )

@@ -7,6 +7,7 @@ jobs that must follow each other, the second is enqueued by the first.
 import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
 
 from observability import JobTelemetry, Metrics, get_logger
 from service.db.jobs import outbox
@@ -94,7 +95,8 @@ class Relay:
             records = await outbox.claim_pending(unit, self._settings.batch, AHEAD_SECONDS, held=self._held())
             if not records:
                 return 0
-            answers = list(zip(records, await self._publish(records), strict=True))
+            ahead = await outbox.database_time(unit) - now()
+            answers = list(zip(records, await self._publish(records, ahead), strict=True))
             taken = [record for record, error in answers if error is None]
             if taken:
                 await outbox.mark_published(unit, taken)
@@ -106,16 +108,15 @@ class Relay:
         self._metrics.refused.inc(len(records) - len(taken))
         return len(records)
 
-    async def _publish(self, records: list[JobRecord]) -> list[JobError | None]:
+    async def _publish(self, records: list[JobRecord], ahead: timedelta) -> list[JobError | None]:
         """One batch, a span for each job. The spans end in reverse, as each became current after the last."""
         with ExitStack() as unsent:
             spans, jobs = [], []
             for record in records:
                 span = unsent.enter_context(ExitStack())
                 name, job_id = record.name or "", str(record.job_id)
-                jobs.append(
-                    record.job(span.enter_context(self._telemetry.publish(name, job_id, record.meta)))
-                )
+                carrier = span.enter_context(self._telemetry.publish(name, job_id, record.meta))
+                jobs.append(record.job(carrier, ahead=ahead))
                 spans.append(span)
             results = await self._queue.publish(jobs)
             for span, error in reversed(list(zip(spans, results, strict=True))):
@@ -123,3 +124,8 @@ class Relay:
                     if error is not None:
                         raise error
         return results
+
+
+def now() -> datetime:
+    """This process's time."""
+    return datetime.now(UTC)

@@ -165,6 +165,22 @@ async def test_a_job_that_is_due_much_later_waits_in_the_database(service: Servi
     assert await one.relay_batch() == 1
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_host_whose_clock_is_wrong_delays_nothing(
+    service: Service, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue takes the delay from its host's time, and the database has dated the job by its own."""
+    wrong = timedelta(hours=hours)
+    monkeypatch.setattr("service.db.jobs.relay.now", lambda: datetime.now(UTC) + wrong)
+    broker = Broker()
+    await enqueue(service)
+    await enqueue(service, delay=20)
+    assert await relay(service, broker).relay_batch() == 2
+    due, delayed = (job.due_at - (datetime.now(UTC) + wrong) for job in broker.jobs)
+    assert timedelta(seconds=-30) < due <= timedelta(seconds=1)
+    assert timedelta(seconds=1) < delayed <= timedelta(seconds=21)
+
+
 @pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), 1e12])
 async def test_a_delay_that_is_none_is_refused(service: Service, delay: float) -> None:
     with pytest.raises(ValueError, match="delay"):
