@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from service.db.jobs.effects import Effects, Handler, JobHandler
 from service.db.jobs.record import JobRecord
 from service.db.jobs.relay import Relay, RelayMetrics
 from service.db.session import UnitOfWork
+from service.features.transactions import jobs as transactions
 from service.features.transactions.settlement import SettlementPayload
 from service.infra.queues.interface import Again, Delivery, Job, JobError, JobKind, JobOptions
 from service.infra.queues.runner import JobRunner
@@ -145,13 +147,13 @@ class WatchedEffects(Effects):
 
 
 class WatchedRelay(Relay):
-    def __init__(self, scene: Scene, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, scene: Scene, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._scene = scene
 
-    async def _publish(self, records: list[JobRecord]) -> list[JobError | None]:
+    async def _publish(self, records: list[JobRecord], ahead: timedelta) -> list[JobError | None]:
         self._scene.reach("claimed")
-        results = await super()._publish(records)
+        results = await super()._publish(records, ahead)
         self._scene.reach("published")
         return results
 
@@ -162,9 +164,7 @@ async def _run_jobs(
     stopping: asyncio.Event,
 ) -> None:
     scene: Scene = vars(worker)["_scene"]
-    # By the name that the worker calls: what it runs is what is watched.
-    [settlement] = vars(worker)["job_handlers"](container.transactions)
-    assert isinstance(settlement, JobHandler)
+    settlement = transactions.settlement(container.transactions)
 
     async def settle(unit: UnitOfWork, payload: SettlementPayload) -> None:
         await _effect(unit)
@@ -186,7 +186,7 @@ async def _run_jobs(
         JobHandler(TALLY, tally),
         JobHandler(KILLER, kill),
     )
-    vars(worker)["job_handlers"] = lambda _: handlers
+    vars(worker)["job_handlers"] = lambda *_: handlers
     await original(container, stopping)
 
 

@@ -206,10 +206,10 @@ async def test_nothing_is_marked_while_the_broker_is_away(service: Service) -> N
     broker = Broker()
     broker.away = True
     await enqueue(service, 3)
+    with pytest.raises(UnavailableError):
+        await relay(service, broker).relay_batch()
+    assert {row.published_at for row in await service.rows(JobRecord)} == {None}
     async with relaying(service, broker):
-        with pytest.raises(UnavailableError):
-            await relay(service, broker).relay_batch()
-        assert {row.published_at for row in await service.rows(JobRecord)} == {None}
         broker.away = False
         assert len(await published(broker, 3)) == 3
 
