@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from observability import get_logger
 from service.app import create_routes, in_layers
 from service.http.dependencies import CurrentContainer
-from service.settings import Settings
+from service.settings import QueueSettings, Settings
 from service.settings.loading import GROUPS
 from tests.integration.service.harness import BODY, running
 from tests.integration.service.launched import PORTS, Process
@@ -31,16 +31,18 @@ def secrets(configure: Configure, database_url: str, redis_database: str) -> set
     """Every secret has a value known here; these are they."""
     values = {unquote(urlsplit(url).password or "") for url in (database_url, redis_database)}
     given: dict[str, str] = {}
+    broker = known(QueueSettings, 0)
     for group in GROUPS:
         for number, (field, info) in enumerate(group.model_fields.items()):
             # A password goes into its URL, and these URLs have theirs.
-            if field in ("url", "password"):
+            if field in ("url", "password", "rabbitmq_url"):
                 continue
             if SecretStr in (info.annotation, *getattr(info.annotation, "__args__", ())):
                 given[group.variable(field)] = known(group, number)
-    configure(FILES_S3_ACCESS_KEY="known-and-no-secret", **given)
+    url = f"amqp://yardstick:{broker}@127.0.0.1:1/%2F"
+    configure(FILES_S3_ACCESS_KEY="known-and-no-secret", QUEUE_RABBITMQ_URL=url, **given)
     assert len(given) >= 2
-    return values | set(given.values())
+    return values | {broker, *given.values()}
 
 
 def search(text: str, secrets: set[str], where: str) -> None:
