@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compose.binaries import locate
+from tests.ports import free_port
 
 ACCESS_KEY = "yardstick"
 SECRET_KEY = "an-s3-secret-of-the-tests-0123456789"
@@ -47,9 +48,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     program = locate("versitygw")
     for name in ("buckets", "metadata"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     # Metadata beside the files: not every file system has extended attributes.
     arguments = ["--quiet", "--port", f"127.0.0.1:{port}", "posix", "--sidecar", str(folder / "metadata")]
     with (folder / "log").open("wb") as log:

@@ -12,7 +12,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.load.harness import PROJECT, SCENARIO, SLO, Run, Target, free_port
+from tests.load.harness import PROJECT, SCENARIO, SLO, Run, Target
+from tests.ports import free_port
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -46,13 +45,6 @@ class Target:
     def seen(self) -> dict[str, Any]:
         seen: dict[str, Any] = httpx.get(f"{self.address}/seen", trust_env=False).json()["data"]
         return seen
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

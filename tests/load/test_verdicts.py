@@ -6,7 +6,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.load.harness import Run, Target, free_port
+from tests.load.harness import Run, Target
+from tests.ports import free_port
 
 Start = Callable[[str], Target]
 Load = Callable[..., Run]

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import random
-import socket
 import time
 import uuid
 from collections import Counter
@@ -24,6 +23,7 @@ from tests.faults.kills.account import Account, account, drained
 from tests.faults.kills.load import Load
 from tests.faults.kills.members import Member, Nursery
 from tests.faults.kills.recovery import Interval, Recovery, marks, recoveries
+from tests.ports import free_port
 
 Engine = Literal["redis", "rabbitmq", "file"]
 
@@ -85,7 +85,7 @@ class Campaign:
     async def _on_servers(self) -> None:
         outcome, url = self.outcome, self._stack.endpoints()["postgres"]
         poison = await _prepare(url)
-        ports = _free_ports(4)
+        ports = [free_port() for _ in range(4)]
         async with self._alive(ports):
             urls = [f"http://127.0.0.1:{port}" for port in ports[:2]]
             await _ready(urls)
@@ -216,18 +216,3 @@ async def _ready(urls: list[str]) -> None:
                 except httpx.TransportError:
                     pass
                 await asyncio.sleep(0.1)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Below those that outgoing connections take, which would have them while a process is down."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in found:
-            found.append(port)
-    return found

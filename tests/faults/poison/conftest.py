@@ -15,6 +15,7 @@ from tests.contract.queues.rabbitmq_broker import amqp_url
 from tests.faults.kills.campaign import Engine, environment
 from tests.faults.kills.members import ROOT, Nursery
 from tests.faults.poison.site import Site, at, working
+from tests.ports import free_port
 
 __all__ = ["amqp_url"]
 Open = Callable[..., AbstractAsyncContextManager[Site]]
@@ -51,7 +52,7 @@ async def site(
         variables = environment(
             engine, endpoints, tmp_path, QUEUE_NAME=name, QUEUE_LEASE_SECONDS=1, **changes
         )
-        variables["WORKER_PORT"] = str(20_000 + uuid.uuid4().int % 12_000)
+        variables["WORKER_PORT"] = str(free_port())
         migration = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "service.db", "upgrade", cwd=ROOT, env=os.environ | variables
         )

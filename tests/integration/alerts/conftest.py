@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import yaml
 
 from alerts.rules import LOKI_RULES
 from compose.binaries import ProgramUnavailable, locate
+from tests.ports import free_port
 
 CONFIG = Path("compose/config/loki/loki.yaml")
 
@@ -62,7 +62,7 @@ def loki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loki]:
         pytest.skip(f"LogQL rules are not proven: {error}")
     folder = tmp_path_factory.mktemp("loki")
     _copy_rules(folder / "rules" / "fake")
-    http_port, grpc_port = _free_ports(2)
+    http_port, grpc_port = free_port(), free_port()
     environment = {
         "LOKI_ADDRESS": "127.0.0.1",
         "LOKI_HTTP_PORT": str(http_port),
@@ -103,17 +103,6 @@ def _copy_rules(folder: Path) -> None:
             for rule in group["rules"]:
                 rule["for"] = "0s"
         (folder / path.name).write_text(yaml.safe_dump(content), encoding="utf-8")
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _wait_until_ready(loki: Loki, process: "subprocess.Popen[bytes]", log: Path) -> None:

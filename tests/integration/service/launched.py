@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -13,16 +12,10 @@ import httpx
 import orjson
 
 from tests.integration.service.harness import eventually
+from tests.ports import free_port
 
 REPOSITORY = Path(__file__).parents[3]
 PORTS = {"service.app": "APP_PORT", "service.worker": "WORKER_PORT", "service.scheduler": "SCHEDULER_PORT"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Process:

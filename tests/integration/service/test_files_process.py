@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ import pytest
 
 from compose.binaries import ProgramUnavailable
 from tests.integration.service.harness import eventually
+from tests.ports import free_port
 from tests.s3_server import s3_server
 
 CONTENT = "/v1/files/content"
@@ -52,9 +52,7 @@ class Api:
 
 @asynccontextmanager
 async def api(environment: Environment, folder: Path, **variables: object) -> AsyncIterator[Api]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     env = environment(
         APP_ENV="test", APP_PORT=port, APP_DRAIN_NOTICE_SECONDS=0, APP_DRAIN_SECONDS=2,
         DATABASE_URL="postgresql://nobody:nothing@127.0.0.1:1/none", REDIS_URL="redis://127.0.0.1:1/0",

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -21,6 +20,7 @@ from service.http.server import HttpServer
 from service.settings import DatabaseSettings, Settings
 from tests.integration.service.conftest import aside, sql
 from tests.integration.service.harness import Service, eventually, running
+from tests.ports import free_port
 
 Configure = Callable[..., Settings]
 
@@ -187,9 +187,7 @@ async def test_draining_is_not_ready_and_still_live(configure: Configure) -> Non
 @asynccontextmanager
 async def served(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """The API behind a real port, and a client that talks to it directly."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     async with open_container(settings, "api") as container:
         server = HttpServer(create_app(container), host="127.0.0.1", port=port)
         await server.start()

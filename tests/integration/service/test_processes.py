@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +18,7 @@ import pytest
 
 from service.settings import Settings
 from tests.integration.service.harness import BODY, eventually
+from tests.ports import free_port
 
 Environment = Callable[..., dict[str, str]]
 Configure = Callable[..., Settings]
@@ -53,13 +53,6 @@ class Process:
         return [
             orjson.loads(line)["event"] for line in self.log.read_bytes().splitlines() if line[:1] == b"{"
         ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

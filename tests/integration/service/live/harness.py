@@ -29,14 +29,9 @@ from wsproto.events import Event as WsEvent
 
 from service.features.live.access import USER_HEADER
 from service.infra.event_bus import Event
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[4]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def allow_files(wanted: int) -> None:
