@@ -11,10 +11,11 @@ import psutil
 import redis
 from pydantic import TypeAdapter
 
+from bench.jobs import outbox
 from bench.jobs.cell import Plan, Turn, VoidError, drain, waits
 from bench.jobs.contender import Work
 from bench.jobs.figures import Cell, Row, Target, confidence, summary, targets
-from bench.jobs.table import FILES, BenchError, Entry, lacking
+from bench.jobs.table import DATABASE, FILES, BenchError, Entry, lacking
 from compose.native import Stack
 from loadtest.machine import machine
 
@@ -71,7 +72,7 @@ def execute(entries: Sequence[Entry], rounds: int, plan: Plan, told: Callable[[C
     versions = {entry.name: entry.versions() for entry in entries}
     load = psutil.getloadavg()[0]
     cells: list[Cell] = []
-    servers = sorted({entry.broker for entry in entries} - {FILES})
+    servers = sorted(set[str]().union(*(entry.servers for entry in entries)))
     with tempfile.TemporaryDirectory(prefix="yardstick-bench-") as name:
         folder = Path(name)
         with Stack(folder / "stack", only=servers) as stack:
@@ -81,10 +82,13 @@ def execute(entries: Sequence[Entry], rounds: int, plan: Plan, told: Callable[[C
                 "load before the run": f"{load:.2f} (mean number of processes that ran or wanted to)",
             }
             brokers = {**stack.endpoints(), FILES: str(folder / FILES)}
+            if DATABASE in servers:
+                outbox.prepare(brokers[DATABASE])
             for number in range(1, rounds + 1):
                 for place, entry in enumerate(entries):
                     _empty(brokers)
-                    turn = Turn(entry, brokers[entry.broker], plan, folder / f"{number}-{place}")
+                    database = brokers[DATABASE] if entry.outbox else ""
+                    turn = Turn(entry, brokers[entry.broker], plan, folder / f"{number}-{place}", database)
                     cell = measure(number, turn)
                     cells.append(cell)
                     told(cell)

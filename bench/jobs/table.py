@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 BASELINE = "arq"
 FILES = "files"
 """The broker of what needs a folder and no server."""
+DATABASE = "postgres"
 
 
 class BenchError(Exception):
@@ -26,7 +27,7 @@ class Entry:
     `target` is where its code is, `environment` whose packages it runs on (None: the project's own), and
     `broker` the server that it talks to. `share` (of the no-op jobs) and `io_share` (of those with I/O) are
     how many times the plan's jobs it is given: fewer where it is slow and more where it is quick, so that a
-    run takes some seconds. `outbox`: its jobs go through the service's outbox and effects.
+    run takes some seconds. `outbox`: its jobs go through the service's outbox and effects, in PostgreSQL.
     """
 
     name: str
@@ -45,6 +46,11 @@ class Entry:
         if self.environment is None:
             return Path(sys.executable)
         return ROOT / ".venv-bench" / self.environment / "bin" / "python"
+
+    @property
+    def servers(self) -> set[str]:
+        """What has to run for it."""
+        return {self.broker} - {FILES} | ({DATABASE} if self.outbox else set())
 
     def versions(self) -> dict[str, str]:
         """Versions of its packages. Raises BenchError when one is not installed."""
@@ -126,6 +132,42 @@ ENTRIES = (
         broker=FILES,
         ours=True,
     ),
+    Entry(
+        "ours, redis, outbox",
+        "bench.jobs.outbox:redis",
+        ("asyncpg", "sqlalchemy", "redis"),
+        "rows written in batches of 100, relayed in the worker; many jobs ended in one transaction",
+        ours=True,
+        outbox=True,
+    ),
+    Entry(
+        "ours, rabbitmq, outbox",
+        "bench.jobs.outbox:rabbitmq",
+        ("asyncpg", "sqlalchemy", "aio-pika"),
+        "the same",
+        broker="rabbitmq",
+        ours=True,
+        outbox=True,
+    ),
+    Entry(
+        "ours, file, outbox",
+        "bench.jobs.outbox:file",
+        ("asyncpg", "sqlalchemy"),
+        "the same",
+        broker=FILES,
+        ours=True,
+        outbox=True,
+    ),
+    Entry(
+        "ours, redis, once",
+        "bench.jobs.outbox:redis_once",
+        ("asyncpg", "sqlalchemy", "redis"),
+        "the same, but each job ended in a transaction of its own, which an effect would share",
+        share=0.5,
+        io_share=0.5,
+        ours=True,
+        outbox=True,
+    ),
 )
 
 
@@ -133,19 +175,26 @@ def lacking(entry: Entry) -> str:
     """Why a contender cannot be measured on this machine; empty if it can."""
     try:
         entry.versions()
-        if entry.broker != FILES:
-            resolve(entry.broker, lambda _text: None, fetch=False)
+        for server in sorted(entry.servers):
+            resolve(server, lambda _text: None, fetch=False)
     except BenchError as error:
         return str(error)
     except MissingProgramError as error:
-        return f"{entry.broker}: {'; '.join(error.reasons)}"
+        return f"{error.name}: {'; '.join(error.reasons)}"
     return ""
 
 
 def chosen(names: str, entries: tuple[Entry, ...] = ENTRIES) -> list[Entry]:
-    """The entries whose name begins with one of `names` (commas between), all for none. Raises BenchError."""
+    """The entries whose name begins with one of `names` (commas between), all for none. Raises BenchError.
+
+    Of the entries' own names the commas are left out: `ours redis`.
+    """
     wanted = [name.strip().lower() for name in names.split(",") if name.strip()]
-    unknown = [name for name in wanted if not any(e.name.lower().startswith(name) for e in entries)]
+
+    def begins(entry: Entry, name: str) -> bool:
+        return entry.name.lower().replace(",", "").startswith(name)
+
+    unknown = [name for name in wanted if not any(begins(entry, name) for entry in entries)]
     if unknown:
         raise BenchError(f"no contender {unknown[0]!r}; there are: {'; '.join(e.name for e in entries)}")
-    return [e for e in entries if not wanted or any(e.name.lower().startswith(name) for name in wanted)]
+    return [entry for entry in entries if not wanted or any(begins(entry, name) for name in wanted)]
