@@ -28,9 +28,9 @@ class Plan:
     `patience` the rest is taken for lost.
     """
 
-    jobs: int = 10_000
+    jobs: int = 6_000
     rate: float = 50.0
-    seconds: float = 10.0
+    seconds: float = 8.0
     warm_up: int = 20
     concurrency: int = 100
     settle: float = 1.0

@@ -44,8 +44,11 @@ KIND = JobKind(ours.NAME, Number)
 
 
 class Outboxed:
-    """One engine behind the outbox. `once`: the job's end is a transaction of its own, that its effect shares;
-    else many ends share one, after the effects of their jobs."""
+    """One engine behind the outbox.
+
+    `once`: each job's end is a transaction of its own, which an effect in the database shares. Without it
+    many ends share one, after the effects of their jobs.
+    """
 
     def __init__(self, opened: Callable[[Setup], JobQueue], *, once: bool = False) -> None:
         self._opened = opened

@@ -20,6 +20,8 @@ from compose.native import Stack
 from loadtest.machine import machine
 
 _WORKS: tuple[Work, ...] = ("noop", "io")
+_STARTS_SECONDS = 5.0
+_USUAL_RATE = 2_000.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,16 @@ def execute(entries: Sequence[Entry], rounds: int, plan: Plan, told: Callable[[C
         targets=targets(rows),
         left_out=left_out,
     )
+
+
+def estimate(contenders: int, rounds: int, plan: Plan) -> float:
+    """About how many seconds a run takes on two quiet cores, without the start of its servers.
+
+    Each turn starts five processes. Shares are such that filling and both drains take what three times the
+    plan's jobs take at the usual rate.
+    """
+    turn = _STARTS_SECONDS + 3 * plan.jobs / _USUAL_RATE + plan.seconds + 3 * plan.settle
+    return contenders * rounds * turn
 
 
 def measure(number: int, turn: Turn) -> Cell:

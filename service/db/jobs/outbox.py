@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID, uuid4, uuid5
 
-from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ARRAY, BigInteger, bindparam, func, literal, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.orm import defer
 
 from observability import JobTelemetry, current
 from service.db.jobs.record import JobRecord, Outcome
@@ -20,6 +20,10 @@ CHANNEL = "yardstick_outbox"
 Admission = Callable[[str, int], None]
 """Raises OverloadedError when so many jobs of this name are not to be enqueued now."""
 
+# One text for any number of rows, which the server prepares once.
+_PUBLISHED = text("UPDATE job SET published_at = clock_timestamp() WHERE id = ANY(:ids)").bindparams(
+    bindparam("ids", type_=ARRAY(BigInteger()))
+)
 _KEYS = UUID("6b1f4c1e-3a0e-4f5a-9a55-0c2f6a6f7d10")
 
 
@@ -136,6 +140,7 @@ async def claim_pending(
     """
     pending = (
         select(JobRecord)
+        .options(*(defer(column, raiseload=True) for column in (JobRecord.body, JobRecord.history)))
         .where(
             JobRecord.published_at.is_(None),
             JobRecord.outcome.is_(None),
@@ -158,22 +163,19 @@ async def database_time(unit: UnitOfWork) -> datetime:
 
 
 async def mark_published(unit: UnitOfWork, records: Iterable[JobRecord]) -> None:
-    await _change(unit, records, published_at=func.clock_timestamp())
+    await unit.session.execute(_PUBLISHED, {"ids": [record.id for record in records]})
 
 
 async def mark_refused(unit: UnitOfWork, record: JobRecord, error: Exception) -> None:
     """A job that the broker does not take is a dead letter."""
     entry = {"at": datetime.now(UTC).isoformat(), "error": f"{type(error).__name__}: {error}"[:4000]}
-    await _change(
-        unit, [record], outcome=Outcome.DEAD, finished_at=func.now(), history=[*record.history, entry]
-    )
-
-
-async def _change(unit: UnitOfWork, records: Iterable[JobRecord], **values: Any) -> None:
-    ids = [record.id for record in records]
     await unit.session.execute(
         update(JobRecord)
-        .where(JobRecord.id.in_(ids))
-        .values(**values)
+        .where(JobRecord.id == record.id)
+        .values(
+            outcome=Outcome.DEAD,
+            finished_at=func.now(),
+            history=JobRecord.history + literal([entry], JSONB),
+        )
         .execution_options(synchronize_session=False)
     )
