@@ -37,6 +37,12 @@ class UnitOfWork:
         """Call this once the transaction is durable; never when it is rolled back."""
         self._after_commit.append(call)
 
+    async def keys(self) -> Keys:
+        """What gives new rows their keys, for SQL by hand."""
+        connection = await self.session.run_sync(lambda session: session.connection())
+        keys: Keys = connection.get_execution_options()[KEYS_OPTION]
+        return keys
+
     async def delete(self, entity: Entity) -> None:
         """Soft delete: queries no longer see it. Raises StaleDataError if it was changed meanwhile."""
         entity.deleted_at = datetime.now(UTC)
