@@ -73,8 +73,8 @@ ENTRIES = (
         "bench.jobs.arq:default",
         ("arq", "redis"),
         "as it comes: 10 jobs at once, polls every 0.5 s, keeps results for an hour",
-        share=0.2,
-        io_share=0.04,
+        share=0.3,
+        io_share=0.07,
     ),
     Entry(
         "arq, tuned",
