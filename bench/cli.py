@@ -63,7 +63,7 @@ def jobs(  # noqa: PLR0917 - typer reads the options from the arguments
         plan = Plan(jobs=count, rate=rate, seconds=seconds)
         minutes = estimate(len(entries), rounds, plan) / 60
         errors.print(
-            f"{rounds} rounds of {len(entries)} contenders: about {minutes:.0f} minutes on a quiet machine"
+            f"rounds: {rounds}, contenders: {len(entries)}; about {minutes:.0f} minutes on a quiet machine"
         )
         result = execute(entries, rounds, plan, lambda cell: errors.print(report.line(cell, rounds)))
     except (BenchError, StackError) as error:
