@@ -83,7 +83,7 @@ bench: $(if $(filter $(SUITES),$(SUITE)),install $(PEERS:%=%/.installed)) ## job
 
 # -- prove -----------------------------------------------------------------------------------------------
 
-test: programs rabbitmq ## every test that this machine can run (ARGS="tests/contract -k redis")
+test: programs rabbitmq $(PEERS:%=%/.installed) ## every test that this machine can run (ARGS="tests/contract -k redis")
 	@$(PY) -m pytest -rs $(ARGS)
 
 test-stack: programs ## the tests against the live stack

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bench.jobs import report
 from bench.jobs.cell import Plan
-from bench.jobs.run import Result, execute
+from bench.jobs.run import Result, estimate, execute
 from bench.jobs.table import ENTRIES, ROOT, BenchError, chosen
 from compose.model import StackError
 
@@ -61,6 +61,10 @@ def jobs(  # noqa: PLR0917 - typer reads the options from the arguments
     try:
         entries = chosen(contenders, ENTRIES)
         plan = Plan(jobs=count, rate=rate, seconds=seconds)
+        minutes = estimate(len(entries), rounds, plan) / 60
+        errors.print(
+            f"rounds: {rounds}, contenders: {len(entries)}; about {minutes:.0f} minutes on a quiet machine"
+        )
         result = execute(entries, rounds, plan, lambda cell: errors.print(report.line(cell, rounds)))
     except (BenchError, StackError) as error:
         errors.print(str(error), style="red", markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.jobs import outbox
 from bench.jobs.contender import Setup, Work
 from bench.jobs.ledger import Ledger, Line
 from bench.jobs.side import Order
@@ -27,9 +28,9 @@ class Plan:
     `patience` the rest is taken for lost.
     """
 
-    jobs: int = 10_000
+    jobs: int = 6_000
     rate: float = 50.0
-    seconds: float = 10.0
+    seconds: float = 8.0
     warm_up: int = 20
     concurrency: int = 100
     settle: float = 1.0
@@ -38,12 +39,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A contender, the address of its broker, and an empty folder and a name that no other turn has."""
+    """A contender, the address of its broker, and an empty folder and a name that no other turn has.
+
+    `database` is the PostgreSQL of a contender with an outbox; nobody else has jobs in it.
+    """
 
     entry: Entry
     broker: str
     plan: Plan
     folder: Path
+    database: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +146,11 @@ def _rate(lines: Sequence[Line]) -> float:
 
 def _order(turn: Turn, work: Work, count: int) -> Order:
     turn.folder.mkdir(parents=True)
+    if turn.database:
+        outbox.clear(turn.database)
     return Order(
         contender=turn.entry.target,
-        setup=Setup(turn.broker, f"bench-{turn.folder.name}", turn.plan.concurrency),
+        setup=Setup(turn.broker, f"bench-{turn.folder.name}", turn.plan.concurrency, turn.database),
         work=work,
         count=count,
         ran=str(turn.folder / "ran"),
@@ -190,6 +197,10 @@ def _watch(ran: Ledger, count: int, worker: subprocess.Popen[bytes], turn: Turn)
         if now != seen:
             seen, moved = now, time.monotonic()
     time.sleep(turn.plan.settle)
+    if turn.database and seen[1] >= count:
+        done = outbox.completed(turn.database, count, turn.plan.patience)
+        if done < count:
+            raise VoidError(f"{count - done} of {count} jobs ran and have not ended in the database")
 
 
 def _tail(log: Path) -> str:

@@ -18,11 +18,15 @@ Send = Callable[[Sequence[int]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Where the contender finds its broker, and how many jobs it may run at once."""
+    """Where the contender finds its broker, and how many jobs it may run at once.
+
+    `database` is the PostgreSQL of a contender with an outbox.
+    """
 
     broker: str
     queue: str
     concurrency: int
+    database: str = ""
 
 
 class Contender(Protocol):

@@ -1,6 +1,6 @@
 """This project's engines as they are, through `JobQueue`: the envelope, batches to publish, a runner.
 
-What the service puts around an engine (outbox, effects, telemetry) is not in here.
+What the service puts around an engine (outbox, effects) is in `outbox`.
 """
 
 import asyncio
@@ -58,21 +58,21 @@ def _job(number: int) -> Job:
     return Job(id=uuid.uuid4(), name=NAME, payload={"number": number}, due_at=datetime.now(UTC))
 
 
-def _file(setup: Setup) -> JobQueue:
+def open_file_queue(setup: Setup) -> JobQueue:
     folder = Path(setup.broker)
     folder.mkdir(exist_ok=True)
     return FileQueue(folder / f"{setup.queue}.db", name=setup.queue, poll=POLL, lease=LEASE)
 
 
-def _rabbitmq(setup: Setup) -> JobQueue:
+def open_rabbitmq_queue(setup: Setup) -> JobQueue:
     return RabbitQueue(SecretStr(setup.broker), name=setup.queue)
 
 
-def _redis(setup: Setup) -> JobQueue:
+def open_redis_queue(setup: Setup) -> JobQueue:
     client = open_redis(RedisSettings.model_validate({"url": setup.broker}), name="bench")
     return RedisQueue(client, name=setup.queue, poll=POLL, lease=LEASE)
 
 
-redis = Engine(_redis)
-file = Engine(_file)
-rabbitmq = Engine(_rabbitmq)
+redis = Engine(open_redis_queue)
+file = Engine(open_file_queue)
+rabbitmq = Engine(open_rabbitmq_queue)

@@ -26,7 +26,7 @@ _HEADS = (
 def line(cell: Cell, rounds: int) -> str:
     """One contender's round, as it is done."""
     values = cell.values
-    told = [f"round {cell.round}/{rounds}  {cell.contender:15}"]
+    told = [f"round {cell.round}/{rounds}  {cell.contender:25}"]
     told += [f"{measure} {values[measure]:,.0f}/s" for measure in RATES if measure in values]
     if "wait_p99" in values:
         told.append(
@@ -95,7 +95,7 @@ def markdown(result: Result) -> str:
             "Not measured:\n\n" + "\n".join(f"- {name}: {why}" for name, why in result.left_out.items())
         )
     parts.append(
-        f"{plan.jobs:,} jobs to be drained (fewer for plain arq), {plan.concurrency} at once; waits at"
+        f"{plan.jobs:,} jobs to be drained (times each one's share), {plan.concurrency} at once; waits at"
         f" {plan.rate:g} jobs a second for {plan.seconds:g} s."
     )
     parts.append(

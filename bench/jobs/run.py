@@ -11,14 +11,17 @@ import psutil
 import redis
 from pydantic import TypeAdapter
 
+from bench.jobs import outbox
 from bench.jobs.cell import Plan, Turn, VoidError, drain, waits
 from bench.jobs.contender import Work
 from bench.jobs.figures import Cell, Row, Target, confidence, summary, targets
-from bench.jobs.table import FILES, BenchError, Entry, lacking
+from bench.jobs.table import DATABASE, FILES, BenchError, Entry, lacking
 from compose.native import Stack
 from loadtest.machine import machine
 
 _WORKS: tuple[Work, ...] = ("noop", "io")
+_STARTS_SECONDS = 5.0
+_USUAL_RATE = 2_000.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def execute(entries: Sequence[Entry], rounds: int, plan: Plan, told: Callable[[C
     versions = {entry.name: entry.versions() for entry in entries}
     load = psutil.getloadavg()[0]
     cells: list[Cell] = []
-    servers = sorted({entry.broker for entry in entries} - {FILES})
+    servers = sorted(set[str]().union(*(entry.servers for entry in entries)))
     with tempfile.TemporaryDirectory(prefix="yardstick-bench-") as name:
         folder = Path(name)
         with Stack(folder / "stack", only=servers) as stack:
@@ -81,10 +84,13 @@ def execute(entries: Sequence[Entry], rounds: int, plan: Plan, told: Callable[[C
                 "load before the run": f"{load:.2f} (mean number of processes that ran or wanted to)",
             }
             brokers = {**stack.endpoints(), FILES: str(folder / FILES)}
+            if DATABASE in servers:
+                outbox.prepare(brokers[DATABASE])
             for number in range(1, rounds + 1):
                 for place, entry in enumerate(entries):
                     _empty(brokers)
-                    turn = Turn(entry, brokers[entry.broker], plan, folder / f"{number}-{place}")
+                    database = brokers[DATABASE] if entry.outbox else ""
+                    turn = Turn(entry, brokers[entry.broker], plan, folder / f"{number}-{place}", database)
                     cell = measure(number, turn)
                     cells.append(cell)
                     told(cell)
@@ -101,6 +107,16 @@ def execute(entries: Sequence[Entry], rounds: int, plan: Plan, told: Callable[[C
         targets=targets(rows),
         left_out=left_out,
     )
+
+
+def estimate(contenders: int, rounds: int, plan: Plan) -> float:
+    """About how many seconds a run takes on two quiet cores, without the start of its servers.
+
+    Each turn starts five processes. Shares are such that filling and both drains take what three times the
+    plan's jobs take at the usual rate.
+    """
+    turn = _STARTS_SECONDS + 3 * plan.jobs / _USUAL_RATE + plan.seconds + 3 * plan.settle
+    return contenders * rounds * turn
 
 
 def measure(number: int, turn: Turn) -> Cell:

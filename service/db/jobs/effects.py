@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from prometheus_client import Counter
 from pydantic import BaseModel, ValidationError
@@ -91,14 +92,18 @@ class Effects:
         return True
 
     async def _have_ended(self, jobs: Sequence[Job]) -> list[bool]:
-        async with self._database.unit() as unit:
-            found = await unit.session.execute(_ENDED, {"job_ids": [job.id for job in jobs]})
-            ended = set(found.scalars())
+        found = await self._database.statement(_ENDED, {"job_ids": _ids(jobs)})
+        ended = {row.job_id for row in found}
         return [job.id in ended for job in jobs]
 
     async def _end_all(self, jobs: Sequence[Job]) -> list[bool]:
-        async with self._database.unit() as unit:
-            return await end(unit, jobs)
+        # Their effects were had: nothing has to be committed with them.
+        found = await self._database.statement(_END, {"job_ids": _ids(jobs)})
+        fresh = {row.job_id for row in found}
+        if any(job.id not in fresh for job in jobs):
+            async with self._database.unit() as unit:
+                fresh |= await _end_strangers(unit, jobs, fresh)
+        return [job.id in fresh for job in jobs]
 
 
 async def end(unit: UnitOfWork, jobs: Sequence[Job]) -> list[bool]:
@@ -107,9 +112,20 @@ async def end(unit: UnitOfWork, jobs: Sequence[Job]) -> list[bool]:
     Waits for other transactions that are ending the same. A job without a row, published past the outbox or
     forgotten by now, gets one.
     """
-    ids = sorted({job.id for job in jobs})  # in one order everywhere, so that nobody waits in a circle
-    fresh = set((await unit.session.execute(_END, {"job_ids": ids})).scalars())
-    for job in {job.id: job for job in jobs if job.id not in fresh}.values():
+    fresh = set((await unit.session.execute(_END, {"job_ids": _ids(jobs)})).scalars())
+    fresh |= await _end_strangers(unit, jobs, fresh)
+    return [job.id in fresh for job in jobs]
+
+
+def _ids(jobs: Sequence[Job]) -> list[UUID]:
+    """In one order everywhere, so that nobody waits in a circle."""
+    return sorted({job.id for job in jobs})
+
+
+async def _end_strangers(unit: UnitOfWork, jobs: Sequence[Job], known: set[UUID]) -> set[UUID]:
+    """Of the jobs that are not `known`, those that have no row are given one, as completed."""
+    fresh: set[UUID] = set()
+    for job in {job.id: job for job in jobs if job.id not in known}.values():
         stranger = (
             insert(JobRecord)
             .values(**row_of(job), outcome=Outcome.COMPLETED, finished_at=func.clock_timestamp())
@@ -117,7 +133,7 @@ async def end(unit: UnitOfWork, jobs: Sequence[Job]) -> list[bool]:
             .returning(JobRecord.job_id)
         )
         fresh |= set((await unit.session.execute(stranger)).scalars())
-    return [job.id in fresh for job in jobs]
+    return fresh
 
 
 def row_of(job: Job) -> dict[str, Any]:

@@ -3,11 +3,23 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID, uuid4, uuid5
 
-from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Interval,
+    String,
+    Uuid,
+    bindparam,
+    func,
+    literal,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import defer
 
 from observability import JobTelemetry, current
 from service.db.jobs.record import JobRecord, Outcome
@@ -20,6 +32,29 @@ CHANNEL = "yardstick_outbox"
 Admission = Callable[[str, int], None]
 """Raises OverloadedError when so many jobs of this name are not to be enqueued now."""
 
+_MOST = 1000
+
+# Texts that are the same for any number of rows: compiled once here, and prepared once by the server.
+_ADD = text(
+    "WITH added AS ("
+    "INSERT INTO job (id, job_id, name, payload, options, meta, due_at)"
+    " SELECT id, job_id, :name, payload, :options, meta, now() + :delay"
+    " FROM unnest(:ids, :job_ids, :payloads, :metas) AS new (id, job_id, payload, meta)"
+    " ON CONFLICT (job_id) DO NOTHING)"
+    " SELECT pg_notify(:channel, '')"
+).bindparams(
+    bindparam("ids", type_=ARRAY(BigInteger())),
+    bindparam("job_ids", type_=ARRAY(Uuid())),
+    bindparam("name", type_=String()),
+    bindparam("payloads", type_=ARRAY(JSONB())),
+    bindparam("options", type_=JSONB()),
+    bindparam("metas", type_=ARRAY(JSONB())),
+    bindparam("delay", type_=Interval()),
+    bindparam("channel", value=CHANNEL, type_=String()),
+)
+_PUBLISHED = text("UPDATE job SET published_at = clock_timestamp() WHERE id = ANY(:ids)").bindparams(
+    bindparam("ids", type_=ARRAY(BigInteger()))
+)
 _KEYS = UUID("6b1f4c1e-3a0e-4f5a-9a55-0c2f6a6f7d10")
 
 
@@ -96,23 +131,24 @@ class Outbox:
         validated = [kind.payload.model_validate(payload) for payload in payloads]
         tried = (options or kind.options).model_dump(mode="json", by_alias=True)
         with ExitStack() as spans:
-            rows = [
-                {
-                    "job_id": job_id,
-                    "name": kind.name,
-                    "payload": payload.model_dump(mode="json", by_alias=True),
-                    "options": tried,
-                    "meta": self._meta(
-                        job_id, spans.enter_context(self._telemetry.outbox(kind.name, str(job_id)))
-                    ),
-                    "due_at": func.now() + timedelta(seconds=delay),
-                }
-                for job_id, payload in zip(job_ids, validated, strict=True)
+            metas = [
+                self._meta(job_id, spans.enter_context(self._telemetry.outbox(kind.name, str(job_id))))
+                for job_id in job_ids
             ]
-            statement = insert(JobRecord).on_conflict_do_nothing(index_elements=[JobRecord.job_id])
-            for start in range(0, len(rows), 1000):
-                await unit.session.execute(statement.values(rows[start : start + 1000]))
-            await unit.session.execute(select(func.pg_notify(CHANNEL, "")))
+            await unit.session.flush()
+            keys = await unit.keys()
+            for start in range(0, len(job_ids), _MOST):
+                part = slice(start, start + _MOST)
+                values = {
+                    "ids": [keys.next() for _ in job_ids[part]],
+                    "job_ids": job_ids[part],
+                    "name": kind.name,
+                    "payloads": [one.model_dump(mode="json", by_alias=True) for one in validated[part]],
+                    "options": tried,
+                    "metas": metas[part],
+                    "delay": timedelta(seconds=delay),
+                }
+                await unit.session.execute(_ADD, values)
         return job_ids
 
     def _meta(self, job_id: UUID, carrier: dict[str, str]) -> dict[str, str]:
@@ -136,6 +172,7 @@ async def claim_pending(
     """
     pending = (
         select(JobRecord)
+        .options(*(defer(column, raiseload=True) for column in (JobRecord.body, JobRecord.history)))
         .where(
             JobRecord.published_at.is_(None),
             JobRecord.outcome.is_(None),
@@ -158,22 +195,19 @@ async def database_time(unit: UnitOfWork) -> datetime:
 
 
 async def mark_published(unit: UnitOfWork, records: Iterable[JobRecord]) -> None:
-    await _change(unit, records, published_at=func.clock_timestamp())
+    await unit.session.execute(_PUBLISHED, {"ids": [record.id for record in records]})
 
 
 async def mark_refused(unit: UnitOfWork, record: JobRecord, error: Exception) -> None:
     """A job that the broker does not take is a dead letter."""
     entry = {"at": datetime.now(UTC).isoformat(), "error": f"{type(error).__name__}: {error}"[:4000]}
-    await _change(
-        unit, [record], outcome=Outcome.DEAD, finished_at=func.now(), history=[*record.history, entry]
-    )
-
-
-async def _change(unit: UnitOfWork, records: Iterable[JobRecord], **values: Any) -> None:
-    ids = [record.id for record in records]
     await unit.session.execute(
         update(JobRecord)
-        .where(JobRecord.id.in_(ids))
-        .values(**values)
+        .where(JobRecord.id == record.id)
+        .values(
+            outcome=Outcome.DEAD,
+            finished_at=func.now(),
+            history=JobRecord.history + literal([entry], JSONB),
+        )
         .execution_options(synchronize_session=False)
     )

@@ -7,11 +7,16 @@ from collections.abc import Callable
 
 import asyncpg
 import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import text
 from sqlalchemy.orm.exc import StaleDataError
 
+from observability import Metrics
 from service.db import migrate
 from service.db.jobs import backlog
 from service.db.jobs.relay import Relay, RelayMetrics
+from service.db.session import Database
+from service.errors import UnavailableError
 from service.features.transactions.models import Transaction
 from service.settings import DatabaseSettings
 from service.tables import TABLES
@@ -127,3 +132,23 @@ async def test_two_relays_share_the_work(service: Service) -> None:
     async with container.database.unit() as unit:
         found = await backlog.measure(unit)
     assert (found.pending, found.open, found.dead) == (0, 30, 0)
+
+
+async def test_a_statement_alone_is_a_transaction(service: Service) -> None:
+    database, scope = service.container.database, {"scope": "report"}
+    added = text("INSERT INTO queue_pause (id, scope, reason) VALUES (1, :scope, 'test') RETURNING scope")
+    asked = text("SELECT scope FROM queue_pause WHERE scope = :scope")
+    assert [row.scope for row in await database.statement(added, scope)] == ["report"]
+    # On the same connection, which the pool hands out last in first out: a unit still is one.
+    async with database.unit() as unit:
+        await unit.session.execute(text("DELETE FROM queue_pause"))
+        await unit.session.rollback()
+    assert len(await database.statement(asked, scope)) == 1
+
+
+async def test_a_statement_without_its_server_is_unavailable() -> None:
+    settings = DatabaseSettings.model_validate({"url": "postgresql://nobody:none@127.0.0.1:1/none"})
+    database = Database(settings, application="test", metrics=Metrics(CollectorRegistry(), "test"))
+    with pytest.raises(UnavailableError):
+        await database.statement(text("SELECT 1"), {})
+    await database.close()

@@ -1,10 +1,14 @@
 """Does the benchmark count right? Tiny runs of real processes, some of them broken on purpose."""
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 
+import asyncpg
 import pytest
 import redis
 
+from bench.jobs import outbox
 from bench.jobs.cell import Plan, Turn, VoidError, drain, waits
 from bench.jobs.contender import Work
 from bench.jobs.figures import MEASURES
@@ -65,6 +69,29 @@ def test_a_contender_that_fails_spoils_no_figure_of_another(redis_url: str, tmp_
     assert set(cell.void) == {"io"}
     assert {"noop", "enqueue", "wait_p99"} <= set(cell.values)
     assert "io" not in cell.values
+
+
+@pytest.fixture(scope="module")
+def database(postgres_url: str) -> str:
+    """URL of a database with the service's schema."""
+
+    async def create() -> None:
+        connection = await asyncpg.connect(postgres_url)
+        await connection.execute("CREATE DATABASE bench")
+        await connection.close()
+
+    asyncio.run(create())
+    url = f"{postgres_url.rpartition('/')[0]}/bench"
+    outbox.prepare(url)
+    return url
+
+
+def test_a_job_of_an_outbox_has_to_end_in_the_database_too(
+    redis_url: str, database: str, tmp_path: Path
+) -> None:
+    past_it = replace(turn("honest", redis_url, tmp_path / "past"), database=database)
+    with pytest.raises(VoidError, match="40 of 40 jobs ran and have not ended in the database"):
+        drain(past_it, "noop")
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)

@@ -100,7 +100,7 @@ def test_a_ledger_counts_what_it_has_no_room_for(tmp_path: Path) -> None:
 
 
 def test_contenders_are_chosen_by_the_beginning_of_their_names() -> None:
-    assert [entry.name for entry in chosen("OURS, p", (ARQ, PEER, OURS))] == ["peer", "ours, redis"]
+    assert [entry.name for entry in chosen("OURS redis, p", (ARQ, PEER, OURS))] == ["peer", "ours, redis"]
     assert len(chosen("", (ARQ, PEER))) == 2
     with pytest.raises(BenchError, match=r"no contender 'celery'; there are: arq; peer"):
         chosen("celery", (ARQ, PEER))

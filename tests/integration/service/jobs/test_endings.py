@@ -2,13 +2,14 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text, update
 
 from observability import Metrics
+from service.db.jobs import admin
 from service.db.jobs.effects import Effects, JobHandler, RepeatableHandler
 from service.db.jobs.failures import Failures
 from service.db.jobs.keeping import Keeping
@@ -75,6 +76,25 @@ async def test_an_effect_outside_may_happen_again_until_the_job_has_ended(servic
     for _ in range(3):
         await perform(one)
     assert calls == 2
+
+
+async def test_of_many_that_end_at_once_each_ends_once_with_a_row_or_without(service: Service) -> None:
+    sent: list[UUID] = []
+
+    async def send(found: Job, payload: SettlementPayload) -> None:
+        sent.append(found.id)
+
+    payloads = [SettlementPayload(transaction_id=uuid4()) for _ in range(20)]
+    async with service.container.database.unit() as unit:
+        made = await service.container.outbox.add_bulk(unit, SETTLEMENT, payloads)
+        await admin.remove(unit, made[0])
+    enqueued, strangers = [job(id=one) for one in made], [job() for _ in range(20)]
+    perform = effects(service, RepeatableHandler(SETTLEMENT, send)).perform
+    await asyncio.gather(*(perform(one) for one in enqueued + strangers))
+    assert sorted(sent) == sorted(one.id for one in enqueued[1:] + strangers)
+    rows = await service.rows(JobRecord)
+    assert {row.job_id for row in rows if row.outcome == Outcome.COMPLETED} == set(sent)
+    assert len(rows) == 40
 
 
 async def test_a_dead_job_stays_dead_whatever_comes_after(service: Service) -> None:
