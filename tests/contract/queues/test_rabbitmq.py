@@ -1,12 +1,13 @@
 """What is RabbitMQ's own: what it refuses, what it declares, and that no fault on the way loses a job."""
 
 import asyncio
+import gc
 import os
 import re
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aio_pika
@@ -165,6 +166,19 @@ async def test_failed_attempts_to_connect_are_spaced_out(
         await asyncio.sleep(0.01)
     # 0.1 + 0.2 + 0.4 + 0.8 + 1.6 s: the fifth pause outlasts the two seconds.
     assert 2 <= capfd.readouterr().err.count("queue.unavailable") <= 5
+
+
+async def test_attempts_to_connect_that_fail_leave_nothing_to_the_garbage_collector(
+    rabbitmq_broker: RabbitBroker,
+) -> None:
+    queue = rabbitmq_broker.away()
+    with suppress(UnavailableError):
+        await queue.ping()
+    await queue.close()
+    before = asyncio.all_tasks()
+    gc.collect()
+    # What it found open it would close, in a task of its own.
+    assert asyncio.all_tasks() == before
 
 
 async def test_a_deleted_queue_is_declared_and_consumed_anew(rabbitmq_broker: RabbitBroker) -> None:

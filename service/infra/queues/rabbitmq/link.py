@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from urllib.parse import unquote
 
 import aio_pika
-from aio_pika.abc import AbstractConnection
+from aio_pika.abc import AbstractConnection, TimeoutType
 from aio_pika.exceptions import (
     AMQPError,
     AuthenticationError,
@@ -97,6 +97,7 @@ class Link:
     async def _open(self) -> AbstractConnection:
         connection = await aio_pika.connect(
             self._url,
+            connection_class=_Connection,
             timeout=self._timeout,
             heartbeat=self._heartbeat,
             client_properties={"connection_name": self._name},
@@ -130,6 +131,18 @@ class Link:
         return text.replace(self._url.password, "***") if self._url.password else text
 
 
+class _Connection(aio_pika.Connection):
+    """aio-pika leaves a connection that never came about to the garbage collector, which closes it in a task
+    of its own, or complains of it where no loop runs."""
+
+    async def connect(self, timeout: TimeoutType = None) -> None:
+        try:
+            await super().connect(timeout)
+        except BaseException:
+            await self.close()
+            raise
+
+
 @contextmanager
 def faults() -> Iterator[None]:
     """What the client raises for a broker that went away becomes UnavailableError."""
@@ -160,3 +173,6 @@ async def _close(connection: AbstractConnection, seconds: float) -> None:
     with suppress(AMQPError, RuntimeError, OSError, TimeoutError):
         async with asyncio.timeout(seconds):
             await connection.close()
+    if not connection.is_closed:
+        # Its transport is given up by now; what is left is to say so, or the garbage collector tries again.
+        await connection.close()
