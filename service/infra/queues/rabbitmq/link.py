@@ -135,7 +135,7 @@ class _Connection(aio_pika.Connection):
     """aio-pika leaves a connection that never came about to the garbage collector, which closes it in a task
     of its own, or complains of it where no loop runs."""
 
-    async def connect(self, timeout: TimeoutType = None) -> None:
+    async def connect(self, timeout: TimeoutType = None) -> None:  # noqa: ASYNC109 - aio-pika's
         try:
             await super().connect(timeout)
         except BaseException:
