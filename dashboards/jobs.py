@@ -218,8 +218,8 @@ def _waiting(freshness: Slo) -> list[Row | Panel]:
         timeseries(
             "Relay and refusals",
             good="none refused, none published again",
-            description="Jobs a second that the relay handed over, that the broker did not take, that went to "
-            "it again as it seemed to have lost them, and that the API refused with 503.",
+            description="Jobs a second that the relay handed over, that the broker did not take, that went "
+            "to it again as it seemed to have lost them, and that the API refused with 503.",
             unit="ops",
             queries=[
                 _rate("yardstick_outbox_published_total", "published"),

@@ -3,11 +3,11 @@
 import asyncio
 from datetime import timedelta
 
-from sqlalchemy import Integer, and_, delete, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from observability import Metrics, get_logger
-from service.db.jobs import control
+from service.db.jobs import control, pruning
 from service.db.jobs.record import JobRecord, Outcome
 from service.db.session import Database, UnitOfWork
 from service.errors import UnavailableError
@@ -16,7 +16,6 @@ from service.settings import OutboxSettings
 log = get_logger(__name__)
 
 _EVERY_SECONDS = 60.0
-_BATCH = 5000
 
 
 class Keeping:
@@ -30,6 +29,7 @@ class Keeping:
     def __init__(self, settings: OutboxSettings, database: Database, metrics: Metrics) -> None:
         self._settings = settings
         self._database = database
+        self._pruning = pruning.Pruning(settings, database)
         self._republished = metrics.counter(
             "outbox_republished", "Jobs given to the queue again, as it seemed to have lost them."
         )
@@ -46,8 +46,10 @@ class Keeping:
     async def once(self) -> None:
         """One turn. Raises UnavailableError."""
         async with self._database.unit() as unit:
-            await self._retire_dead(unit)
-            await self._prune(unit)
+            if await pruning.alone(unit):
+                await self._retire_dead(unit)
+        if gone := await self._pruning.once():
+            log.debug("jobs.pruned", jobs=gone)
         async with self._database.unit() as unit:
             lost = await self._republish(unit)
         if lost:
@@ -67,35 +69,6 @@ class Keeping:
             update(JobRecord)
             .where(dead, or_(_older(self._settings.dead_seconds), too_many))
             .values(outcome=Outcome.FAILED)
-            .execution_options(synchronize_session=False)
-        )
-
-    async def _prune(self, unit: UnitOfWork) -> None:
-        rank = func.row_number().over(
-            partition_by=(JobRecord.outcome, JobRecord.name),
-            order_by=(JobRecord.finished_at.desc(), JobRecord.id.desc()),
-        )
-        ended = (
-            select(
-                JobRecord.id, JobRecord.outcome, JobRecord.finished_at, JobRecord.options, rank.label("rank")
-            )
-            .where(JobRecord.outcome.in_((Outcome.COMPLETED, Outcome.FAILED, Outcome.REMOVED)))
-            .subquery()
-        )
-
-        def kept(option: str, otherwise: int) -> ColumnElement[int]:
-            return func.coalesce(ended.c.options[option].astext.cast(Integer), otherwise)
-
-        old = ended.c.finished_at < func.now() - timedelta(seconds=self._settings.keep_seconds)
-        surplus = or_(
-            and_(ended.c.outcome == Outcome.COMPLETED, ended.c.rank > kept("keepCompleted", 100), old),
-            and_(ended.c.outcome == Outcome.FAILED, ended.c.rank > kept("keepFailed", 50)),
-            and_(ended.c.outcome == Outcome.REMOVED, old),
-        )
-        chosen = select(ended.c.id).where(surplus).limit(_BATCH)
-        await unit.session.execute(
-            delete(JobRecord)
-            .where(JobRecord.id.in_(chosen.scalar_subquery()))
             .execution_options(synchronize_session=False)
         )
 
