@@ -1,6 +1,7 @@
 """What ended jobs leave behind, for how long; and jobs that the broker has lost."""
 
 import asyncio
+import time
 from datetime import timedelta
 
 from sqlalchemy import func, or_, select, update
@@ -29,6 +30,7 @@ class Keeping:
     def __init__(self, settings: OutboxSettings, database: Database, metrics: Metrics) -> None:
         self._settings = settings
         self._database = database
+        self._paused_at = float("-inf")
         self._pruning = pruning.Pruning(settings, database)
         self._republished = metrics.counter(
             "outbox_republished", "Jobs given to the queue again, as it seemed to have lost them."
@@ -75,9 +77,13 @@ class Keeping:
     async def _republish(self, unit: UnitOfWork) -> int:
         """Jobs that should have ended long ago are published again: delivered twice, they have one effect.
 
-        Not during a pause, when jobs wait for long without being lost.
+        Not during a pause, when jobs wait for long without being lost, and not until they have had that time
+        once more after it: all that waited would go to the broker a second time, and a ticket tell of a loss.
         """
         if await control.paused(unit):
+            self._paused_at = time.monotonic()
+            return 0
+        if time.monotonic() - self._paused_at < self._settings.republish_seconds:
             return 0
         overdue = timedelta(seconds=self._settings.republish_seconds)
         statement = (
