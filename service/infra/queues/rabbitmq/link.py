@@ -69,8 +69,8 @@ class Link:
             try:
                 async with asyncio.timeout(self._timeout * 2):
                     self._connection = await self._open()
-            except (AMQPError, OSError, RuntimeError, TopologyError, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) and _cancelled():
+            except (Exception, asyncio.CancelledError) as error:
+                if not (_lost(error) or isinstance(error, TopologyError)):
                     raise
                 self._not_before = time.monotonic() + self._pause
                 log.warning(
@@ -148,19 +148,22 @@ def faults() -> Iterator[None]:
     """What the client raises for a broker that went away becomes UnavailableError."""
     try:
         yield
-    except (AMQPError, RuntimeError, OSError, TimeoutError) as error:
-        # A RuntimeError is what the client raises for a connection that it knows to be closed.
-        raise UnavailableError("The job queue does not answer") from error
-    except asyncio.CancelledError as error:
-        # aiormq ends what waits for a lost connection by cancelling it.
-        if _cancelled():
+    except (Exception, asyncio.CancelledError) as error:
+        if not _lost(error):
             raise
         raise UnavailableError("The job queue does not answer") from error
 
 
-def _cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _lost(error: BaseException) -> bool:
+    """Whether that is how the client tells of a connection that is gone.
+
+    A RuntimeError is for one that it knows to be closed. What waits for an answer it cancels, or has it raise
+    a bare `Exception` where the connection ended without a reason.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() == 0
+    return type(error) is Exception or isinstance(error, (AMQPError, RuntimeError, OSError, TimeoutError))
 
 
 def _usable(connection: AbstractConnection) -> bool:
@@ -170,7 +173,7 @@ def _usable(connection: AbstractConnection) -> bool:
 
 
 async def _close(connection: AbstractConnection, seconds: float) -> None:
-    with suppress(AMQPError, RuntimeError, OSError, TimeoutError):
+    with suppress(UnavailableError), faults():
         async with asyncio.timeout(seconds):
             await connection.close()
     if not connection.is_closed:
