@@ -13,10 +13,11 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from alerts.slo import SloFile, load
+from dashboards.jobs import jobs
 from dashboards.overview import overview
 
 JSON = Path(__file__).with_name("json")
-DASHBOARDS = (overview,)
+DASHBOARDS = (overview, jobs)
 
 
 def render(slos: SloFile) -> dict[str, str]:

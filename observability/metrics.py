@@ -64,7 +64,9 @@ class HttpMetrics:
 class JobSeries:
     """The series of one job name."""
 
-    __slots__ = ("dead", "done", "enqueued", "failed", "freshness", "retried", "run", "started", "wait")
+    __slots__ = (
+        "dead", "done", "enqueued", "failed", "freshness", "interrupted", "retried", "run", "started", "wait",
+    )  # fmt: skip
 
     def __init__(self, job: str, counters: dict[str, Counter], histograms: dict[str, Histogram]) -> None:
         self.enqueued = counters["enqueued"].labels(job)
@@ -73,6 +75,7 @@ class JobSeries:
         self.failed = counters["failed"].labels(job)
         self.retried = counters["retried"].labels(job)
         self.dead = counters["dead"].labels(job)
+        self.interrupted = counters["interrupted"].labels(job)
         self.wait = histograms["wait"].labels(job)
         self.run = histograms["run"].labels(job)
         self.freshness = histograms["freshness"].labels(job)
@@ -90,6 +93,7 @@ class JobMetrics:
             "failed": "Attempts that ended in an error.",
             "retried": "Failed attempts that will be tried again.",
             "dead": "Jobs given up.",
+            "interrupted": "Attempts at jobs that another worker had and did not end.",
         }
         histograms = {
             "wait": "Time from enqueueing to the start of the attempt.",

@@ -2,7 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,7 +13,7 @@ from starlette.types import ASGIApp
 
 from observability import TelemetryMiddleware
 from service.api import API_ROUTERS, OPERATIONS_ROUTERS
-from service.container import Container, open_container
+from service.container import Container, Role, open_container
 from service.errors import MethodNotAllowedError, ServiceError, translate
 from service.features.files.endpoints import UPLOADS
 from service.features.jobs.endpoints import router as jobs_admin
@@ -53,6 +54,17 @@ def _served(settings: Settings) -> list[APIRouter]:
 def create_operations_app(container: Container) -> ASGIApp:
     """Health and metrics alone, for a process that has no API."""
     return in_layers(create_routes(container, OPERATIONS_ROUTERS), container)
+
+
+@asynccontextmanager
+async def operated(settings: Settings, role: Role, *, host: str, port: int) -> AsyncIterator[Container]:
+    """The container of a process without an API, with a port of its own for health and metrics."""
+    check_port(host, port)
+    async with open_container(settings, role) as container:
+        operations = HttpServer(create_operations_app(container), host=host, port=port)
+        await operations.start()
+        yield container
+        await operations.stop(settings.app.drain_seconds)
 
 
 def create_routes(container: Container, routers: Iterable[APIRouter]) -> FastAPI:

@@ -4,7 +4,7 @@ import asyncio
 
 from observability import get_logger
 from service.container import Container
-from service.db.jobs import backlog
+from service.db.jobs import backlog, control
 from service.errors import UnavailableError
 
 log = get_logger(__name__)
@@ -32,8 +32,9 @@ class Sampler:
         ).labels(name)
         self._open = metrics.gauge("jobs_open", "Due jobs that were published and have not ended.")
         self._dead = metrics.gauge("jobs_dead_letters", "Jobs in the dead-letter queue.")
-        self._pending = metrics.gauge("outbox_pending", "Due jobs that were not published yet.")
-        self._lag = metrics.gauge("outbox_oldest_age_seconds", "Age of the oldest job not published yet.")
+        self._pending = metrics.gauge("outbox_pending", "Due jobs that are to be published.")
+        self._held = metrics.gauge("outbox_held", "Due jobs not published, as their domain is paused.")
+        self._lag = metrics.gauge("outbox_oldest_age_seconds", "Age of the oldest job to be published.")
 
     async def run(self) -> None:
         """Sample until cancelled."""
@@ -55,14 +56,15 @@ class Sampler:
     async def _sample_jobs(self) -> None:
         try:
             async with self._database.unit() as unit:
-                found = await backlog.measure(unit)
+                found = await backlog.measure(unit, (await control.paused(unit)).domains)
         except UnavailableError as error:
             log.debug("sampling.failed", source="jobs", reason=error.message)
-            for gauge in (self._age, self._open, self._dead, self._pending, self._lag):
+            for gauge in (self._age, self._open, self._dead, self._pending, self._held, self._lag):
                 gauge.set(_UNKNOWN)
             return
         self._age.set(found.open_age)
         self._open.set(found.open)
         self._dead.set(found.dead)
         self._pending.set(found.pending)
+        self._held.set(found.held)
         self._lag.set(found.pending_age)

@@ -10,11 +10,10 @@ from contextlib import suppress
 from typing import Any
 
 from observability import Metrics, get_logger
-from service.app import create_operations_app
-from service.container import Container, open_container
+from service.app import operated
+from service.container import Container
 from service.db.jobs.schedules import Fired, Schedule, Schedules, Standing
 from service.errors import UnavailableError
-from service.http.server import HttpServer, check_port
 from service.jobs import SCHEDULES
 from service.process import run
 from service.settings import Settings
@@ -106,14 +105,10 @@ class Scheduler:
 
 async def schedule(settings: Settings, stopping: asyncio.Event) -> None:
     """Schedule until `stopping`, then drain: finish the firing in hand, close."""
-    check_port(settings.scheduler.host, settings.scheduler.port)
-    async with open_container(settings, "scheduler") as container:
-        operations = HttpServer(
-            create_operations_app(container), host=settings.scheduler.host, port=settings.scheduler.port
-        )
-        await operations.start()
+    async with operated(
+        settings, "scheduler", host=settings.scheduler.host, port=settings.scheduler.port
+    ) as container:
         await run_schedules(container, stopping)
-        await operations.stop(settings.app.drain_seconds)
 
 
 async def run_schedules(container: Container, stopping: asyncio.Event) -> None:

@@ -5,15 +5,14 @@ import os
 import socket
 import sys
 
-from service.app import create_operations_app
-from service.container import Container, open_container
+from service.app import operated
+from service.container import Container
 from service.db.jobs.effects import Effects
 from service.db.jobs.failures import Failures
 from service.db.jobs.keeping import Keeping
 from service.db.jobs.pausing import Pausing
 from service.db.jobs.presence import Presence
 from service.db.jobs.relay import Relay, RelayMetrics
-from service.http.server import HttpServer, check_port
 from service.infra.queues.runner import JobRunner
 from service.jobs import job_handlers
 from service.process import run
@@ -24,14 +23,10 @@ from service.tasks import end, first_of
 
 async def work(settings: Settings, stopping: asyncio.Event) -> None:
     """Work until `stopping`, then drain: fetch no more, finish the jobs in flight, stop relaying, close."""
-    check_port(settings.worker.host, settings.worker.port)
-    async with open_container(settings, "worker") as container:
-        operations = HttpServer(
-            create_operations_app(container), host=settings.worker.host, port=settings.worker.port
-        )
-        await operations.start()
+    async with operated(
+        settings, "worker", host=settings.worker.host, port=settings.worker.port
+    ) as container:
         await run_jobs(container, stopping)
-        await operations.stop(settings.app.drain_seconds)
 
 
 async def run_jobs(container: Container, stopping: asyncio.Event) -> None:

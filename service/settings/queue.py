@@ -107,6 +107,10 @@ class QueueSettings(Group):
         return value
 
 
+DEAD_SECONDS, DEAD_LIMIT = 86_400, 10_000
+"""How long dead letters are kept, and how many, where the settings do not say otherwise."""
+
+
 class OutboxSettings(Group):
     """The relay from the outbox table to the queue."""
 
@@ -120,8 +124,10 @@ class OutboxSettings(Group):
     keep_seconds: int = Field(
         3600, ge=60, description="Completed jobs stay at least this long, so that a duplicate is known as one"
     )
-    dead_seconds: int = Field(86_400, ge=60, description="Dead letters become failed jobs after this time")
-    dead_limit: int = Field(10_000, ge=0, description="Most dead letters; the oldest become failed jobs")
+    dead_seconds: int = Field(
+        DEAD_SECONDS, ge=60, description="Dead letters become failed jobs after this time"
+    )
+    dead_limit: int = Field(DEAD_LIMIT, ge=0, description="Most dead letters; the oldest become failed jobs")
     republish_seconds: int = Field(
         900, ge=10, description="A job that should have ended this long ago is given to the queue again"
     )

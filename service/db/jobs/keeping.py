@@ -1,13 +1,14 @@
 """What ended jobs leave behind, for how long; and jobs that the broker has lost."""
 
 import asyncio
+import time
 from datetime import timedelta
 
-from sqlalchemy import Integer, and_, delete, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from observability import Metrics, get_logger
-from service.db.jobs import control
+from service.db.jobs import control, pruning
 from service.db.jobs.record import JobRecord, Outcome
 from service.db.session import Database, UnitOfWork
 from service.errors import UnavailableError
@@ -16,7 +17,6 @@ from service.settings import OutboxSettings
 log = get_logger(__name__)
 
 _EVERY_SECONDS = 60.0
-_BATCH = 5000
 
 
 class Keeping:
@@ -30,6 +30,8 @@ class Keeping:
     def __init__(self, settings: OutboxSettings, database: Database, metrics: Metrics) -> None:
         self._settings = settings
         self._database = database
+        self._paused_at = float("-inf")
+        self._pruning = pruning.Pruning(settings, database)
         self._republished = metrics.counter(
             "outbox_republished", "Jobs given to the queue again, as it seemed to have lost them."
         )
@@ -46,8 +48,10 @@ class Keeping:
     async def once(self) -> None:
         """One turn. Raises UnavailableError."""
         async with self._database.unit() as unit:
-            await self._retire_dead(unit)
-            await self._prune(unit)
+            if await pruning.alone(unit):
+                await self._retire_dead(unit)
+        if gone := await self._pruning.once():
+            log.debug("jobs.pruned", jobs=gone)
         async with self._database.unit() as unit:
             lost = await self._republish(unit)
         if lost:
@@ -70,41 +74,16 @@ class Keeping:
             .execution_options(synchronize_session=False)
         )
 
-    async def _prune(self, unit: UnitOfWork) -> None:
-        rank = func.row_number().over(
-            partition_by=(JobRecord.outcome, JobRecord.name),
-            order_by=(JobRecord.finished_at.desc(), JobRecord.id.desc()),
-        )
-        ended = (
-            select(
-                JobRecord.id, JobRecord.outcome, JobRecord.finished_at, JobRecord.options, rank.label("rank")
-            )
-            .where(JobRecord.outcome.in_((Outcome.COMPLETED, Outcome.FAILED, Outcome.REMOVED)))
-            .subquery()
-        )
-
-        def kept(option: str, otherwise: int) -> ColumnElement[int]:
-            return func.coalesce(ended.c.options[option].astext.cast(Integer), otherwise)
-
-        old = ended.c.finished_at < func.now() - timedelta(seconds=self._settings.keep_seconds)
-        surplus = or_(
-            and_(ended.c.outcome == Outcome.COMPLETED, ended.c.rank > kept("keepCompleted", 100), old),
-            and_(ended.c.outcome == Outcome.FAILED, ended.c.rank > kept("keepFailed", 50)),
-            and_(ended.c.outcome == Outcome.REMOVED, old),
-        )
-        chosen = select(ended.c.id).where(surplus).limit(_BATCH)
-        await unit.session.execute(
-            delete(JobRecord)
-            .where(JobRecord.id.in_(chosen.scalar_subquery()))
-            .execution_options(synchronize_session=False)
-        )
-
     async def _republish(self, unit: UnitOfWork) -> int:
         """Jobs that should have ended long ago are published again: delivered twice, they have one effect.
 
-        Not during a pause, when jobs wait for long without being lost.
+        Not during a pause, when jobs wait for long without being lost, and not until they have had that time
+        once more after it: all that waited would go to the broker a second time, and a ticket tell of a loss.
         """
         if await control.paused(unit):
+            self._paused_at = time.monotonic()
+            return 0
+        if time.monotonic() - self._paused_at < self._settings.republish_seconds:
             return 0
         overdue = timedelta(seconds=self._settings.republish_seconds)
         statement = (

@@ -32,8 +32,12 @@ class Pausing:
         self._queue = queue
         self._seconds = seconds
         self._listener = Listener(database, control.CHANNEL)
-        self._gauge = metrics.gauge("jobs_paused", "1 while the queue or one of its domains is paused.")
-        self._gauge.set(float("nan"))
+        self._any = metrics.gauge("jobs_paused", "1 while the queue or one of its domains is paused.")
+        self._whole = metrics.gauge("queue_paused", "1 while the whole queue is paused.", ("queue",)).labels(
+            queue.name
+        )
+        self._any.set(float("nan"))
+        self._whole.set(float("nan"))
         self.now = Paused(whole=True)
 
     async def begin(self) -> None:
@@ -59,7 +63,8 @@ class Pausing:
 
     async def _follow(self, found: Paused, *, first: bool) -> None:
         before, self.now = self.now, found
-        self._gauge.set(bool(found))
+        self._any.set(bool(found))
+        self._whole.set(found.whole)
         if found.whole and (first or not before.whole):
             await self._queue.pause()
         elif not found.whole and before.whole:

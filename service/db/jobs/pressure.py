@@ -79,11 +79,11 @@ class Pressure:
     async def measure(self) -> Reading:
         """A look at the database. Raises UnavailableError."""
         async with self._database.unit() as unit:
-            found = await backlog.measure(unit)
+            paused = await control.paused(unit)
+            found = await backlog.measure(unit, paused.domains)
             capacity = Capacity.of(await presence.workers(unit))
-            paused = bool(await control.paused(unit))
         age = max(found.pending_age, found.open_age)
-        return Reading(found.pending + found.open, age, capacity, paused)
+        return Reading(found.pending + found.held + found.open, age, capacity, bool(paused))
 
     def judge(self, reading: Reading) -> None:
         """Refuse from now on, or not."""

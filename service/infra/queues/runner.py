@@ -99,6 +99,8 @@ class JobRunner:
 
     async def _interrupted(self, job: Job) -> None:
         count = await self._failures.interrupted(job)
+        if self._telemetry.enabled:
+            self._telemetry.metrics.series(job.name).interrupted.inc()
         if count > self._interruptions:
             raise PermanentJobError(f"{count} workers took it and did not end it: it may be what ended them")
 

@@ -1,22 +1,25 @@
 """What is RabbitMQ's own: what it refuses, what it declares, and that no fault on the way loses a job."""
 
 import asyncio
+import gc
 import os
 import re
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aio_pika
 import aiormq
 import pytest
+from aiormq.base import FutureStore
 
 from compose.native import Stack
 from service.errors import UnavailableError
 from service.infra.queues.interface import Again, Delivery, Job, RefusedJobError
 from service.infra.queues.rabbitmq import QueueType, RabbitQueue, TopologyError
+from service.infra.queues.rabbitmq.link import faults
 from service.infra.queues.rabbitmq.publisher import Outgoing
 from tests.contract.queues.harness import (
     Working,
@@ -165,6 +168,31 @@ async def test_failed_attempts_to_connect_are_spaced_out(
         await asyncio.sleep(0.01)
     # 0.1 + 0.2 + 0.4 + 0.8 + 1.6 s: the fifth pause outlasts the two seconds.
     assert 2 <= capfd.readouterr().err.count("queue.unavailable") <= 5
+
+
+async def test_attempts_to_connect_that_fail_leave_nothing_to_the_garbage_collector(
+    rabbitmq_broker: RabbitBroker,
+) -> None:
+    queue = rabbitmq_broker.away()
+    with suppress(UnavailableError):
+        await queue.ping()
+    await queue.close()
+    before = asyncio.all_tasks()
+    gc.collect()
+    # What it found open it would close, in a task of its own.
+    assert asyncio.all_tasks() == before
+
+
+async def test_what_the_client_raises_for_a_connection_that_ended_without_a_reason_is_an_outage() -> None:
+    store = FutureStore(asyncio.get_running_loop())
+    waiting = store.create_task(asyncio.sleep(60))
+    await asyncio.sleep(0)
+    await store.reject_all(None)
+    with pytest.raises(UnavailableError) as raised, faults():
+        await waiting
+    assert type(raised.value.__cause__) is Exception
+    with pytest.raises(LookupError), faults():
+        raise LookupError("a defect is none")
 
 
 async def test_a_deleted_queue_is_declared_and_consumed_anew(rabbitmq_broker: RabbitBroker) -> None:

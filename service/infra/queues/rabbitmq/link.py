@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from urllib.parse import unquote
 
 import aio_pika
-from aio_pika.abc import AbstractConnection
+from aio_pika.abc import AbstractConnection, TimeoutType
 from aio_pika.exceptions import (
     AMQPError,
     AuthenticationError,
@@ -69,8 +69,8 @@ class Link:
             try:
                 async with asyncio.timeout(self._timeout * 2):
                     self._connection = await self._open()
-            except (AMQPError, OSError, RuntimeError, TopologyError, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) and _cancelled():
+            except (Exception, asyncio.CancelledError) as error:
+                if not (_lost(error) or isinstance(error, TopologyError)):
                     raise
                 self._not_before = time.monotonic() + self._pause
                 log.warning(
@@ -97,6 +97,7 @@ class Link:
     async def _open(self) -> AbstractConnection:
         connection = await aio_pika.connect(
             self._url,
+            connection_class=_Connection,
             timeout=self._timeout,
             heartbeat=self._heartbeat,
             client_properties={"connection_name": self._name},
@@ -130,24 +131,39 @@ class Link:
         return text.replace(self._url.password, "***") if self._url.password else text
 
 
+class _Connection(aio_pika.Connection):
+    """aio-pika leaves a connection that never came about to the garbage collector, which closes it in a task
+    of its own, or complains of it where no loop runs."""
+
+    async def connect(self, timeout: TimeoutType = None) -> None:  # noqa: ASYNC109 - aio-pika's
+        try:
+            await super().connect(timeout)
+        except BaseException:
+            await self.close()
+            raise
+
+
 @contextmanager
 def faults() -> Iterator[None]:
     """What the client raises for a broker that went away becomes UnavailableError."""
     try:
         yield
-    except (AMQPError, RuntimeError, OSError, TimeoutError) as error:
-        # A RuntimeError is what the client raises for a connection that it knows to be closed.
-        raise UnavailableError("The job queue does not answer") from error
-    except asyncio.CancelledError as error:
-        # aiormq ends what waits for a lost connection by cancelling it.
-        if _cancelled():
+    except (Exception, asyncio.CancelledError) as error:
+        if not _lost(error):
             raise
         raise UnavailableError("The job queue does not answer") from error
 
 
-def _cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _lost(error: BaseException) -> bool:
+    """Whether that is how the client tells of a connection that is gone.
+
+    A RuntimeError is for one that it knows to be closed. What waits for an answer it cancels, or has it raise
+    a bare `Exception` where the connection ended without a reason.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() == 0
+    return type(error) is Exception or isinstance(error, (AMQPError, RuntimeError, OSError, TimeoutError))
 
 
 def _usable(connection: AbstractConnection) -> bool:
@@ -157,6 +173,9 @@ def _usable(connection: AbstractConnection) -> bool:
 
 
 async def _close(connection: AbstractConnection, seconds: float) -> None:
-    with suppress(AMQPError, RuntimeError, OSError, TimeoutError):
+    with suppress(UnavailableError), faults():
         async with asyncio.timeout(seconds):
             await connection.close()
+    if not connection.is_closed:
+        # Its transport is given up by now; what is left is to say so, or the garbage collector tries again.
+        await connection.close()

@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 
 from service.infra.queues.domains import DOMAINS
 from service.infra.queues.interface import PRIORITIES, Priority
+from service.settings.queue import DEAD_LIMIT, DEAD_SECONDS
 
 QueueType: TypeAlias = Literal["classic", "quorum"]
 Arguments: TypeAlias = dict[str, str | int]
@@ -28,8 +29,6 @@ RUNGS = 25
 LONGEST_MS = UNIT_MS * (2**RUNGS - 1)
 """12.4 days. What is due later comes out then, and is put back for the rest."""
 
-DEAD_SECONDS = 86_400
-DEAD_MESSAGES = 10_000
 DELIVERY_LIMIT = 1000
 
 LEVELS: Mapping[Priority, int] = {name: len(PRIORITIES) - 1 - i for i, name in enumerate(PRIORITIES)}
@@ -135,13 +134,17 @@ class Topology:
 
     @cached_property
     def dead(self) -> Queue:
-        """What the broker itself gave up on, such as a message that was returned too often."""
+        """What the broker itself gave up on, such as a message that was returned too often.
+
+        It is kept as dead letters are by default, and not as the settings have them: the broker cannot change
+        the arguments of a queue, so that another number there would keep every job from it.
+        """
         return Queue(
             f"{self.prefix}.dead",
             {
                 "x-queue-type": self.type,
                 "x-message-ttl": DEAD_SECONDS * 1000,
-                "x-max-length": DEAD_MESSAGES,
+                "x-max-length": DEAD_LIMIT,
                 "x-overflow": "drop-head",
             },
         )

@@ -1,6 +1,8 @@
 """How jobs end, what stays of them, and for how long."""
 
 import asyncio
+import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -13,12 +15,13 @@ from service.db.jobs import admin
 from service.db.jobs.effects import Effects, JobHandler, RepeatableHandler
 from service.db.jobs.failures import Failures
 from service.db.jobs.keeping import Keeping
+from service.db.jobs.pruning import Pruning, alone
 from service.db.jobs.record import JobRecord, Outcome
 from service.db.session import UnitOfWork
 from service.features.transactions.models import Transaction
 from service.features.transactions.settlement import SETTLEMENT, SettlementPayload
 from service.infra.queues.interface import Delivery, Job, JobOptions
-from tests.integration.service.harness import Service
+from tests.integration.service.harness import Service, eventually
 
 
 def job(**changes: object) -> Job:
@@ -172,3 +175,86 @@ async def test_what_the_broker_lost_is_published_again(service: Service) -> None
 
 async def _nothing(unit: UnitOfWork, payload: SettlementPayload) -> None:
     return None
+
+
+async def ended(
+    service: Service, count: int, name: str | None, outcome: Outcome = Outcome.COMPLETED, **options: int
+) -> None:
+    """Jobs that ended two hours ago, a millisecond apart."""
+    statement = text(
+        "INSERT INTO job (id, job_id, name, options, outcome, published_at, finished_at)"
+        " SELECT (random() * 1e18)::bigint, gen_random_uuid(), :name, CAST(:options AS jsonb), :outcome,"
+        " now(), now() - interval '2 h' + n * interval '1 ms'"
+        " FROM generate_series(1, CAST(:count AS int)) AS n"
+    )
+    values = {"name": name, "outcome": outcome, "options": json.dumps(options), "count": count}
+    async with service.container.database.unit() as unit:
+        await unit.session.execute(statement, values)
+
+
+async def left(service: Service) -> dict[tuple[str | None, str | None], int]:
+    return dict(Counter((row.name, row.outcome) for row in await service.rows(JobRecord)))
+
+
+async def test_each_name_and_outcome_keeps_its_own_newest_over_any_number_of_batches(
+    service: Service,
+) -> None:
+    await ended(service, 250, "one.a.v1")
+    await ended(service, 250, "one.b.v1", keepCompleted=7)
+    await ended(service, 250, "two.a.v1", Outcome.FAILED)
+    await ended(service, 250, None, Outcome.FAILED)
+    await ended(service, 250, "two.a.v1", Outcome.REMOVED)
+    await ended(service, 250, "two.a.v1", Outcome.DEAD)
+    database, settings = service.container.database, service.container.settings.outbox
+    assert await Pruning(settings, database, batch=32).once() == 150 + 243 + 200 + 200 + 250
+    assert await left(service) == {
+        ("one.a.v1", "completed"): 100,
+        ("one.b.v1", "completed"): 7,
+        ("two.a.v1", "failed"): 50,
+        (None, "failed"): 50,
+        ("two.a.v1", "dead"): 250,
+    }
+    newest = sorted(row.finished_at for row in await service.rows(JobRecord) if row.name == "one.b.v1")
+    assert newest[-1] - newest[0] == timedelta(milliseconds=6)
+    assert await Pruning(settings, database, batch=32).once() == 0
+
+
+async def test_a_job_says_itself_among_how_many_of_its_name_it_stays(service: Service) -> None:
+    await ended(service, 30, "a.b.v1", keepCompleted=2000)
+    await ended(service, 300, "a.b.v1", keepCompleted=10)
+    await Pruning(service.container.settings.outbox, service.container.database, batch=16).once()
+    kept = Counter(row.options["keepCompleted"] for row in await service.rows(JobRecord))
+    assert kept == {2000: 30, 10: 10}
+
+
+async def test_one_prunes_at_a_time_and_who_comes_second_waits_for_nobody(service: Service) -> None:
+    await ended(service, 150, "a.b.v1")
+    other = Pruning(service.container.settings.outbox, service.container.database)
+    async with service.container.database.unit() as unit:
+        assert await alone(unit)
+        async with asyncio.timeout(10):
+            assert await other.once() == 0
+            await keeping(service).once()
+    assert await service.count(JobRecord) == 150
+    assert await other.once() == 50
+
+
+async def test_a_job_that_is_given_another_try_while_it_is_pruned_stays(service: Service) -> None:
+    await ended(service, 51, "a.b.v1", Outcome.FAILED)
+    oldest = min(await service.rows(JobRecord), key=lambda row: row.finished_at).id
+    pruning = Pruning(service.container.settings.outbox, service.container.database)
+    async with service.container.database.unit() as unit:
+        await unit.session.execute(
+            update(JobRecord).where(JobRecord.id == oldest).values(outcome=None, finished_at=None)
+        )
+        task = asyncio.create_task(pruning.once())
+
+        async def waits() -> bool:
+            found = await unit.session.scalar(
+                text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'")
+            )
+            return bool(found)
+
+        await eventually(waits)
+    assert await task == 0
+    assert await service.count(JobRecord) == 51
