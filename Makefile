@@ -12,10 +12,12 @@ STAMP := $(VENV)/.installed
 MODE ?=
 SCENARIO ?= average
 ARGS ?=
+FILE ?=
+FORCE ?=
 SUITE ?= jobs
 SOURCES := service observability loadtest compose dashboards alerts bench tests
 
-.PHONY: help install programs rabbitmq demo up secrets down status logs load test test-stack test-faults check format \
+.PHONY: help install programs rabbitmq demo up secrets down status logs backup restore measure load test test-stack test-faults check format \
 	alerts dashboards lock capacity bench
 
 help: ## list the targets
@@ -61,6 +63,13 @@ status: install ## what runs, where, and in which version
 
 logs: install ## the newest log lines of every component (ARGS="api -f")
 	@$(PY) -m compose logs $(ARGS)
+
+backup: install ## PostgreSQL and Grafana's state into one archive below backups/
+	@$(PY) -m compose backup $(ARGS)
+
+restore: install ## replace the stack's data by an archive's (FILE=backups/..., FORCE=1 if there is data)
+	@[ -n "$(FILE)" ] || { echo "Which archive? make restore FILE=backups/yardstick-...zip"; exit 2; }
+	@$(PY) -m compose restore "$(FILE)" $(if $(filter-out 0,$(FORCE)),--yes)
 
 load: install ## a load test against the running stack (SCENARIO=average)
 	@$(PY) -m loadtest run --scenario $(SCENARIO) --stack $(ARGS)

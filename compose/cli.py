@@ -1,4 +1,4 @@
-"""`python -m compose`: up, down, status, logs, endpoints, run, secrets, verify.
+"""`python -m compose`: up, down, status, logs, endpoints, run, secrets, backup, restore, measure, verify.
 
 What a stack was brought up as, plain processes or containers, the other commands find in its state folder.
 Exit codes: 0 all well, 1 something failed or is not ready, 2 wrong use, 130 interrupted.
@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -20,6 +21,11 @@ from rich.console import Console
 from compose import logs as log_view
 from compose import verify as verification
 from compose import view
+from compose.backup import restore as restoring
+from compose.backup import take
+from compose.backup.archive import Archive
+from compose.backup.place import Place
+from compose.backup.processes import Processes
 from compose.components import COMPONENTS
 from compose.docker import Containers, engine
 from compose.effective import by_yaml
@@ -204,6 +210,35 @@ def secrets() -> None:
 
 
 @app.command()
+def backup(
+    folder: Annotated[Path, typer.Option(help="Where the archive goes.")] = take.FOLDER,
+) -> None:
+    """Write PostgreSQL's data, and Grafana's state where there is one, into one archive."""
+    signal.signal(signal.SIGTERM, _terminated)
+    with _readable():
+        path, manifest = take.take(_place(), folder, _say)
+        rows = sum(table.rows for table in manifest.tables.values())
+        size = path.stat().st_size / 2**20
+        console.print(
+            f"{path}: {size:.1f} MiB, {len(manifest.tables)} tables with {rows} rows", soft_wrap=True
+        )
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="An archive that `backup` wrote.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Replace data that is there.")] = False,
+) -> None:
+    """Replace the stack's data by that of an archive; on any failure the old data stays."""
+    signal.signal(signal.SIGTERM, _terminated)
+    with _readable():
+        place = _place()
+        _say(f"reading all of {file}")
+        restoring.restore(place, Archive.of(file), _say, force=yes)
+        console.print("The backup is restored.")
+
+
+@app.command()
 def verify() -> None:
     """Let each program check its own configuration, and name what was not checked."""
     with _readable():
@@ -212,6 +247,18 @@ def verify() -> None:
             errors.print(f"compose.yaml: {fault}", style="red", markup=False, soft_wrap=True)
         if not verification.verify(console) or broken:
             raise typer.Exit(1)
+
+
+def _place() -> Place:
+    if Containers().is_up:
+        raise StackError(
+            "this stack runs in containers, which backup and restore do not reach yet; with MODE=native they do"
+        )
+    return Processes(Stack(report=lambda event: _say(event.text) if event.component is None else None))
+
+
+def _say(text: str) -> None:
+    console.print(f"  {text}", style="dim", markup=False, soft_wrap=True)
 
 
 def _in_containers(mode: Mode) -> bool:
