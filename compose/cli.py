@@ -252,7 +252,7 @@ def verify() -> None:
 def _place() -> Place:
     if Containers().is_up:
         raise StackError(
-            "this stack runs in containers, which backup and restore do not reach yet; with MODE=native they do"
+            "this stack runs in containers, which backup and restore do not reach; plain processes they do"
         )
     return Processes(Stack(report=lambda event: _say(event.text) if event.component is None else None))
 

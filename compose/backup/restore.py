@@ -21,6 +21,7 @@ STAGING = "yardstick_restore"
 REPLACED = "yardstick_replaced"
 
 _SWAPS = 5
+_CLEAR = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ('yardstick', 'yardstick_restore')"
 _OWN = {
     "public.alembic_version": "",
     "public.schedule": "",
@@ -189,8 +190,7 @@ def _swap(place: Place) -> None:
             sql.run(
                 place,
                 "postgres",
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                f" WHERE datname IN ('{DATABASE}', '{STAGING}')",  # noqa: S608
+                _CLEAR,
                 f"BEGIN; ALTER DATABASE {DATABASE} RENAME TO {REPLACED};"
                 f" ALTER DATABASE {STAGING} RENAME TO {DATABASE}; COMMIT",
             )

@@ -29,6 +29,13 @@ TABLES = (
 )
 
 
+# A bit string is what can be aggregated by XOR; it comes as zeros and ones.
+_CONTENT = (
+    "count(*), coalesce(bit_xor(('x' || encode(sha256(convert_to(whole_row::text, 'UTF8')), 'hex'))::bit(256))"
+    "::text, '0')"
+)
+
+
 class Session:
     """One `psql` kept open, so that several statements, and other programs, share a transaction."""
 
@@ -113,12 +120,8 @@ def tables(one: Session) -> dict[str, Table]:
     one.ask(_PLAIN)
     found = {}
     for schema, name in one.ask(TABLES):
-        # A bit string is what can be aggregated by XOR; it comes as zeros and ones.
-        ((rows, bits),) = one.ask(
-            "SELECT count(*), coalesce(bit_xor(('x' || encode(sha256(convert_to(whole_row::text, 'UTF8')),"
-            " 'hex'))::bit(256))::text, '0') FROM ONLY"
-            f" {quoted(schema)}.{quoted(name)} AS whole_row"  # noqa: S608
-        )
+        table = f"{quoted(schema)}.{quoted(name)}"
+        ((rows, bits),) = one.ask(f"SELECT {_CONTENT} FROM ONLY {table} AS whole_row")  # noqa: S608
         found[f"{schema}.{name}"] = Table(int(rows), f"{int(bits, 2):064x}")
     return found
 
