@@ -26,7 +26,9 @@ class Processes:
     @property
     def environment(self) -> Mapping[str, str]:
         address = urlsplit(self._stack.endpoints().get("postgres", ""))
-        return {**os.environ, "PGPASSWORD": address.password or ""}
+        # The user's own PG* variables are for other servers.
+        rest = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        return {**rest, "PGPASSWORD": address.password or ""}
 
     def client(self, program: str, *arguments: str) -> list[str]:
         address = urlsplit(self._stack.endpoints().get("postgres", ""))

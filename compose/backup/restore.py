@@ -21,7 +21,10 @@ STAGING = "yardstick_restore"
 REPLACED = "yardstick_replaced"
 
 _SWAPS = 5
-_CLEAR = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ('yardstick', 'yardstick_restore')"
+_CLEAR = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname IN ('yardstick', 'yardstick_restore') AND pid <> pg_backend_pid()"
+)
 _OWN = {
     "public.alembic_version": "",
     "public.schedule": "",

@@ -31,8 +31,8 @@ TABLES = (
 
 # A bit string is what can be aggregated by XOR; it comes as zeros and ones.
 _CONTENT = (
-    "count(*), coalesce(bit_xor(('x' || encode(sha256(convert_to(whole_row::text, 'UTF8')), 'hex'))::bit(256))"
-    "::text, '0')"
+    "count(*), coalesce(bit_xor("
+    "('x' || encode(sha256(convert_to(whole_row::text, 'UTF8')), 'hex'))::bit(256))::text, '0')"
 )
 
 
