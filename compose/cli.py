@@ -129,19 +129,28 @@ def down(
 
 
 @app.command()
-def status() -> None:
-    """What runs, where, in which version, and what memory it takes."""
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """What runs, where, in which version, and what CPU and memory it takes."""
     with _readable():
         if Containers().is_up:
-            found_containers = Containers().status()
-            view.containers(found_containers, Containers().endpoints(), console)
+            found_containers, published = Containers().status(), Containers().endpoints()
+            if as_json:
+                typer.echo(json.dumps(view.container_report(found_containers, published), indent=1))
+            else:
+                view.containers(found_containers, published, console)
             raise typer.Exit(0 if all(one.good for one in found_containers) else 1)
         stack = Stack()
         found = stack.status()
-        if not any(one.wanted for one in found):
+        if as_json:
+            typer.echo(json.dumps(view.report(found, stack.endpoints()), indent=1))
+        elif any(one.wanted for one in found):
+            view.statuses(found, stack.endpoints(), console)
+        else:
             console.print(f"The stack of {stack.paths.state} is not up; `make up` starts it.")
+        if not any(one.wanted for one in found):
             raise typer.Exit(1)
-        view.statuses(found, stack.endpoints(), console)
         if not all(one.good for one in found):
             raise typer.Exit(1)
 
