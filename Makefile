@@ -86,6 +86,9 @@ PEERS := .venv-bench/saq .venv-bench/taskiq
 	@.venv-bench/$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
+measure: install ## CPU and memory of each component at rest and under load (ARGS=--publish)
+	@$(PY) -m compose measure --scenario $(SCENARIO) $(ARGS)
+
 bench: $(if $(filter $(SUITES),$(SUITE)),install $(PEERS:%=%/.installed)) ## jobs per second beside plain arq, taskiq and SAQ (SUITE=jobs)
 	@[ -n "$(filter $(SUITES),$(SUITE))" ] || { echo "There is no suite '$(SUITE)'. There are: $(SUITES)"; exit 2; }
 	@$(PY) -m bench $(SUITE) $(ARGS)

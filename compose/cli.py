@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -19,6 +20,7 @@ import typer
 from rich.console import Console
 
 from compose import logs as log_view
+from compose import measure as measuring
 from compose import verify as verification
 from compose import view
 from compose.backup import restore as restoring
@@ -245,6 +247,29 @@ def restore(
         _say(f"reading all of {file}")
         restoring.restore(place, Archive.of(file), _say, force=yes)
         console.print("The backup is restored.")
+
+
+@app.command()
+def measure(
+    seconds: Annotated[float, typer.Option(min=1, help="How long to watch it at rest.")] = 60.0,
+    scenario: Annotated[str, typer.Option(help="The load test.")] = "average",
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Put the table into docs/containers.md.")
+    ] = False,
+) -> None:
+    """CPU and memory of each component at rest and under load."""
+    signal.signal(signal.SIGTERM, _terminated)
+    with _readable():
+        docker = Containers().is_up
+        sample = measuring.of_containers(Containers().status) if docker else measuring.of_processes(Stack())
+        figures = measuring.measure(
+            "docker" if docker else "native", sample, _say, seconds=seconds, scenario=scenario
+        )
+        today = datetime.now(UTC).date().isoformat()
+        console.print(measuring.markdown(figures, today), soft_wrap=True, markup=False)
+        if publish:
+            measuring.publish(figures, today)
+            console.print(f"published: {measuring.GUIDE.relative_to(ROOT)}")
 
 
 @app.command()
