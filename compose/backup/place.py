@@ -43,6 +43,13 @@ class Place(Protocol):
             StackError: if that fails, with what the migration said.
         """
 
+    def clear_cache(self) -> None:
+        """Forget what the service's cache holds of the data before.
+
+        Raises:
+            StackError: if that fails; what is cached then goes at the end of its lifetime.
+        """
+
     def has_grafana(self) -> bool:
         """Whether there is a state of Grafana."""
 

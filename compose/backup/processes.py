@@ -53,17 +53,12 @@ class Processes:
         if address.path != f"/{DATABASE}":
             raise StackError(f"the stack's database is {address.path[1:]}, not {DATABASE}")
         url = urlunsplit(address._replace(path=f"/{database}"))
-        done = subprocess.run(
-            [sys.executable, "-m", "service.db", "upgrade"],
-            env={**os.environ, **own, "DATABASE_URL": url},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
+        if said := _failed("service.db", "upgrade", {**own, "DATABASE_URL": url}):
             raise StackError(f"the migration failed, and the data is as before: {said}")
+
+    def clear_cache(self) -> None:
+        if said := _failed("service.infra.cache", "clear", self._stack.environment("api")):
+            raise StackError(f"the cache could not be cleared: {said}")
 
     def has_grafana(self) -> bool:
         return self._grafana.exists()
@@ -87,6 +82,22 @@ class Processes:
 
     def _beside(self, ending: str) -> Path:
         return self._grafana.with_name(f"{self._grafana.name}.{ending}")
+
+
+def _failed(module: str, argument: str, own: Mapping[str, str]) -> str:
+    """What a command of the service complained of; empty if it went well."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, argument],
+        env={**os.environ, **own},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not done.returncode:
+        return ""
+    said = (done.stdout + done.stderr).strip().splitlines()[-5:]
+    return "\n".join(said) or f"exit code {done.returncode}"
 
 
 def _copy(source: Path, target: Path) -> None:

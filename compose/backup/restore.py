@@ -78,6 +78,10 @@ def restore(place: Place, archive: Archive, say: Callable[[str], None], *, force
             # After the swap there is none; a server that has gone away keeps it until the next restore.
             with contextlib.suppress(StackError):
                 sql.run(place, "postgres", _drop(STAGING))
+        try:
+            place.clear_cache()
+        except StackError as error:
+            say(f"{error}; for some minutes the API may show what it had cached of the data before")
         if with_grafana:
             place.switch_grafana()
         with contextlib.suppress(StackError):

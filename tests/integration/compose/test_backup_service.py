@@ -130,6 +130,10 @@ def test_a_job_of_the_broker_that_the_restored_data_does_not_know_is_a_dead_lett
     until(lambda: pending(service) == 0, "it is settled")
     path, _ = take(Processes(service), tmp_path, lambda _: None)
     later = create(service, "later")
+    until(lambda: pending(service) == 0, "it is settled")
+    api = service.endpoints()["api"]
+    # Settled, it is in the API's cache from now on, for minutes.
+    assert httpx.get(f"{api}/v1/transactions/{later}", timeout=30).json()["data"]["status"] == "settled"
     service.stop("worker")
     stranger = "0197a0f0-0000-7000-8000-00000000cafe"
     own = {**os.environ, **service.environment("api"), "TELEMETRY_LOG_SINK": "stdout"}
@@ -141,7 +145,6 @@ def test_a_job_of_the_broker_that_the_restored_data_does_not_know_is_a_dead_lett
     assert sql(service, outcome, stranger)[0][0] == "dead"
     references = {row["reference"] for row in sql(service, "SELECT reference FROM transaction")}
     assert "settled" in references
-    api = service.endpoints()["api"]
     assert httpx.get(f"{api}/v1/transactions/{later}", timeout=30).status_code == 404
     assert httpx.get(f"{api}/v1/transactions/{settled}", timeout=30).json()["data"]["status"] == "settled"
 
