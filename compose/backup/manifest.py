@@ -45,6 +45,7 @@ class Manifest:
         mode: how the stack ran, `native` or `docker`.
         commit: of the checkout, or empty where it is none.
         postgres: version of the server.
+        database_bytes: what the database took on disk.
         revision: of the schema, or empty where it was never migrated.
         tables: by `schema.table`.
         members: by name in the archive.
@@ -55,6 +56,7 @@ class Manifest:
     version: str
     commit: str
     postgres: str
+    database_bytes: int
     revision: str
     tables: Mapping[str, Table]
     members: Mapping[str, Member]

@@ -36,6 +36,9 @@ class Place(Protocol):
         Those that ran are started again at its end, however it ends.
         """
 
+    def room(self) -> int:
+        """Bytes that are free where PostgreSQL keeps its data."""
+
     def migrate(self, database: str) -> None:
         """Bring the schema of that database to what this code wants.
 

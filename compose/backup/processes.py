@@ -1,6 +1,7 @@
 """Backup and restore where the stack runs as plain processes."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -46,6 +47,9 @@ class Processes:
 
     def without(self, names: Iterable[str]) -> AbstractContextManager[None]:
         return self._stack.without(names)
+
+    def room(self) -> int:
+        return shutil.disk_usage(self._stack.paths.data("postgres")).free
 
     def migrate(self, database: str) -> None:
         own = self._stack.environment("migrate")

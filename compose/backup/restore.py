@@ -20,6 +20,9 @@ from compose.model import StackError
 STAGING = "yardstick_restore"
 REPLACED = "yardstick_replaced"
 
+_LOG_BYTES = 2 << 30
+"""Most that PostgreSQL's write-ahead log takes on its way: twice its `max_wal_size`."""
+_SPARE_BYTES = 64 << 20
 _SWAPS = 5
 _CLEAR = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -53,6 +56,7 @@ def restore(place: Place, archive: Archive, say: Callable[[str], None], *, force
             f"{archive.path} cannot be restored: its schema has revision {manifest.revision}, and this "
             f"version knows up to {max(known)}; use version {manifest.version or 'that made it'} or newer"
         )
+    _refuse_to_fill_the_disk(place, manifest)
     _refuse_to_lose(place, force)
     with_grafana = GRAFANA in manifest.members and place.has_grafana()
     with place.without((*WRITERS, "grafana") if with_grafana else WRITERS):
@@ -120,6 +124,16 @@ def _refuse_to_lose(place: Place, force: bool) -> None:
         raise StackError(
             f"the database holds data, which a restore would take away: {what}. Nothing was changed. To "
             "replace it, add --yes (with make: FORCE=1); `make backup` keeps it first"
+        )
+
+
+def _refuse_to_fill_the_disk(place: Place, manifest: Manifest) -> None:
+    """A server that can write no more log shuts down, and does not start before there is room."""
+    needed = manifest.database_bytes + min(manifest.database_bytes, _LOG_BYTES) + _SPARE_BYTES
+    if (there := place.room()) < needed:
+        raise StackError(
+            f"the disk of PostgreSQL's data has {there / 2**20:.0f} MiB free, and the restore needs "
+            f"{needed / 2**20:.0f} MiB beside the data that is there. Nothing was changed; make room first"
         )
 
 

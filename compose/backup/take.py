@@ -32,6 +32,7 @@ def take(place: Place, folder: Path, say: Callable[[str], None]) -> tuple[Path, 
             one.ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             ((snapshot,),) = one.ask("SELECT pg_export_snapshot()")
             ((server,),) = one.ask("SHOW server_version")
+            ((size,),) = one.ask("SELECT pg_database_size(current_database())")
             revision = sql.revision(one)
             say("dumping PostgreSQL")
             with _dumped(place, snapshot) as dump:
@@ -48,9 +49,16 @@ def take(place: Place, folder: Path, say: Callable[[str], None]) -> tuple[Path, 
         else:
             say("without Grafana: it is no part of this stack, or has no state yet")
         manifest = Manifest(
-            taken_at.isoformat(timespec="seconds"), place.mode, version(), commit(), server, revision, tables,
-            dict(writer.members),
-        )  # fmt: skip
+            taken_at=taken_at.isoformat(timespec="seconds"),
+            mode=place.mode,
+            version=version(),
+            commit=commit(),
+            postgres=server,
+            database_bytes=int(size),
+            revision=revision,
+            tables=tables,
+            members=dict(writer.members),
+        )
         writer.close(manifest)
     return path, manifest
 

@@ -162,7 +162,7 @@ def test_a_restore_goes_through_clients_that_come_back(two: Stack, large: Path, 
     def insist() -> None:
         while not stop.is_set():
             try:
-                sql(two, "SELECT pg_sleep(0.2)")
+                sql(two, "SELECT pg_sleep(100)")
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 continue
 
@@ -173,8 +173,9 @@ def test_a_restore_goes_through_clients_that_come_back(two: Stack, large: Path, 
         restore(Processes(two), Archive.of(large), quiet, force=True)
     finally:
         stop.set()
-        for client in clients:
-            client.join()
+        while any(client.is_alive() for client in clients):
+            sql(two, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%sleep(100)'")
+            clients[0].join(0.2)
     assert content(two, "ballast")[0] == BALLAST
     assert databases(two) == {"yardstick"}
 
@@ -266,6 +267,16 @@ def test_a_damaged_backup_is_refused_before_anything_is_touched(
     assert code == 1
     assert "it is damaged" in said
     assert "Traceback" not in said
+    assert content(two, "ballast") == old
+
+
+def test_a_restore_for_which_there_is_no_room_is_not_begun(
+    two: Stack, large: Path, old: tuple[int, str], tmp_path: Path
+) -> None:
+    huge = rewritten(large, tmp_path / "huge.zip", lambda m: m.update(database_bytes=1 << 60))
+    with pytest.raises(StackError, match=r"MiB free, and the restore needs .* Nothing was changed"):
+        restore(Processes(two), Archive.of(huge), quiet, force=True)
+    assert Archive.of(large).manifest.database_bytes > 5_000_000
     assert content(two, "ballast") == old
 
 

@@ -27,7 +27,7 @@ def take(folder: Path) -> Path:
         writer.add("postgres.dump", io.BytesIO(DUMP))
         members, tables = dict(writer.members), {"public.transaction": Table(3, "00ff")}
         at = TAKEN_AT.isoformat()
-        writer.close(Manifest(at, "native", "0.1.0", "abc", "18.6", "0005", tables, members))
+        writer.close(Manifest(at, "native", "0.1.0", "abc", "18.6", 8_000_000, "0005", tables, members))
     return path
 
 
