@@ -23,7 +23,7 @@ class Usage:
     cpu: float = 0.0
 
 
-def measured(pids: Iterable[int], seconds: float = 0.3) -> dict[int, Usage]:
+def measured(pids: Iterable[int], seconds: float = 0.5) -> dict[int, Usage]:
     """Watch processes for a while, all at once; a process that is gone takes nothing."""
     families = {pid: processes.family(pid) for pid in pids}
     begun = time.monotonic()
