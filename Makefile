@@ -12,10 +12,12 @@ STAMP := $(VENV)/.installed
 MODE ?=
 SCENARIO ?= average
 ARGS ?=
+FILE ?=
+FORCE ?=
 SUITE ?= jobs
 SOURCES := service observability loadtest compose dashboards alerts bench tests
 
-.PHONY: help install programs rabbitmq demo up secrets down status logs load test test-stack test-faults check format \
+.PHONY: help install programs rabbitmq demo up secrets down status logs backup restore measure load test test-stack test-faults check format \
 	alerts dashboards lock capacity bench
 
 help: ## list the targets
@@ -62,6 +64,13 @@ status: install ## what runs, where, and in which version
 logs: install ## the newest log lines of every component (ARGS="api -f")
 	@$(PY) -m compose logs $(ARGS)
 
+backup: install ## PostgreSQL and Grafana's state into one archive below backups/
+	@$(PY) -m compose backup $(ARGS)
+
+restore: install ## replace the stack's data by an archive's (FILE=backups/..., FORCE=1 if there is data)
+	@[ -n "$(FILE)" ] || { echo "Which archive? make restore FILE=backups/yardstick-...zip"; exit 2; }
+	@$(PY) -m compose restore "$(FILE)" $(if $(filter-out 0,$(FORCE)),--yes)
+
 load: install ## a load test against the running stack (SCENARIO=average)
 	@$(PY) -m loadtest run --scenario $(SCENARIO) --stack $(ARGS)
 
@@ -76,6 +85,9 @@ PEERS := .venv-bench/saq .venv-bench/taskiq
 	@echo "Installing the Python packages of $< ..."
 	@.venv-bench/$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
+
+measure: install ## CPU and memory of each component at rest and under load (ARGS=--publish)
+	@$(PY) -m compose measure --scenario $(SCENARIO) $(ARGS)
 
 bench: $(if $(filter $(SUITES),$(SUITE)),install $(PEERS:%=%/.installed)) ## jobs per second beside plain arq, taskiq and SAQ (SUITE=jobs)
 	@[ -n "$(filter $(SUITES),$(SUITE))" ] || { echo "There is no suite '$(SUITE)'. There are: $(SUITES)"; exit 2; }

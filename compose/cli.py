@@ -1,4 +1,4 @@
-"""`python -m compose`: up, down, status, logs, endpoints, run, secrets, verify.
+"""`python -m compose`: up, down, status, logs, endpoints, run, secrets, backup, restore, measure, verify.
 
 What a stack was brought up as, plain processes or containers, the other commands find in its state folder.
 Exit codes: 0 all well, 1 something failed or is not ready, 2 wrong use, 130 interrupted.
@@ -10,7 +10,9 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -18,8 +20,14 @@ import typer
 from rich.console import Console
 
 from compose import logs as log_view
+from compose import measure as measuring
 from compose import verify as verification
 from compose import view
+from compose.backup import restore as restoring
+from compose.backup import take
+from compose.backup.archive import Archive
+from compose.backup.place import Place
+from compose.backup.processes import Processes
 from compose.components import COMPONENTS
 from compose.docker import Containers, engine
 from compose.effective import by_yaml
@@ -123,19 +131,28 @@ def down(
 
 
 @app.command()
-def status() -> None:
-    """What runs, where, in which version, and what memory it takes."""
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """What runs, where, in which version, and what CPU and memory it takes."""
     with _readable():
         if Containers().is_up:
-            found_containers = Containers().status()
-            view.containers(found_containers, Containers().endpoints(), console)
+            found_containers, published = Containers().status(), Containers().endpoints()
+            if as_json:
+                typer.echo(json.dumps(view.container_report(found_containers, published), indent=1))
+            else:
+                view.containers(found_containers, published, console)
             raise typer.Exit(0 if all(one.good for one in found_containers) else 1)
         stack = Stack()
         found = stack.status()
-        if not any(one.wanted for one in found):
+        if as_json:
+            typer.echo(json.dumps(view.report(found, stack.endpoints()), indent=1))
+        elif any(one.wanted for one in found):
+            view.statuses(found, stack.endpoints(), console)
+        else:
             console.print(f"The stack of {stack.paths.state} is not up; `make up` starts it.")
+        if not any(one.wanted for one in found):
             raise typer.Exit(1)
-        view.statuses(found, stack.endpoints(), console)
         if not all(one.good for one in found):
             raise typer.Exit(1)
 
@@ -204,6 +221,58 @@ def secrets() -> None:
 
 
 @app.command()
+def backup(
+    folder: Annotated[Path, typer.Option(help="Where the archive goes.")] = take.FOLDER,
+) -> None:
+    """Write PostgreSQL's data, and Grafana's state where there is one, into one archive."""
+    signal.signal(signal.SIGTERM, _terminated)
+    with _readable():
+        path, manifest = take.take(_place(), folder, _say)
+        rows = sum(table.rows for table in manifest.tables.values())
+        size = path.stat().st_size / 2**20
+        console.print(
+            f"{path}: {size:.1f} MiB, {len(manifest.tables)} tables with {rows} rows", soft_wrap=True
+        )
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="An archive that `backup` wrote.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Replace data that is there.")] = False,
+) -> None:
+    """Replace the stack's data by that of an archive; on any failure the old data stays."""
+    signal.signal(signal.SIGTERM, _terminated)
+    with _readable():
+        place = _place()
+        _say(f"reading all of {file}")
+        restoring.restore(place, Archive.of(file), _say, force=yes)
+        console.print("The backup is restored.")
+
+
+@app.command()
+def measure(
+    seconds: Annotated[float, typer.Option(min=1, help="How long to watch it at rest.")] = 60.0,
+    scenario: Annotated[str, typer.Option(help="The load test.")] = "average",
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Put the table into docs/containers.md.")
+    ] = False,
+) -> None:
+    """CPU and memory of each component at rest and under load."""
+    signal.signal(signal.SIGTERM, _terminated)
+    with _readable():
+        docker = Containers().is_up
+        sample = measuring.of_containers(Containers().status) if docker else measuring.of_processes(Stack())
+        figures = measuring.measure(
+            "docker" if docker else "native", sample, _say, seconds=seconds, scenario=scenario
+        )
+        today = datetime.now(UTC).date().isoformat()
+        console.print(measuring.markdown(figures, today), soft_wrap=True, markup=False)
+        if publish:
+            measuring.publish(figures, today)
+            console.print(f"published: {measuring.GUIDE.relative_to(ROOT)}")
+
+
+@app.command()
 def verify() -> None:
     """Let each program check its own configuration, and name what was not checked."""
     with _readable():
@@ -212,6 +281,18 @@ def verify() -> None:
             errors.print(f"compose.yaml: {fault}", style="red", markup=False, soft_wrap=True)
         if not verification.verify(console) or broken:
             raise typer.Exit(1)
+
+
+def _place() -> Place:
+    if Containers().is_up:
+        raise StackError(
+            "this stack runs in containers, which backup and restore do not reach; plain processes they do"
+        )
+    return Processes(Stack(report=lambda event: _say(event.text) if event.component is None else None))
+
+
+def _say(text: str) -> None:
+    console.print(f"  {text}", style="dim", markup=False, soft_wrap=True)
 
 
 def _in_containers(mode: Mode) -> bool:

@@ -3,7 +3,8 @@
 import json
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ from compose import halt, ports, processes, secret
 from compose.components import COMPONENTS
 from compose.configure import Setting, environment, plan, remove, write_targets
 from compose.events import GOOD, Event, Phase, Report, silent
-from compose.graph import by_name, closure
+from compose.graph import by_name, closure, order
 from compose.launch import launch
 from compose.model import Component, MissingProgramError, Resolved, StackError
 from compose.paths import Paths
@@ -121,16 +122,7 @@ class Stack:
             StackError: if it cannot be had or does not become ready.
         """
         with locked(self.paths, self._remark):
-            state = self._load()
-            component = self._component(name)
-            known = state.programs.get(name, Known(reasons=["the stack has not been brought up"]))
-            if known.reasons:
-                raise MissingProgramError(name, tuple(known.reasons))
-            halt.stop(component, state, self.report)
-            setting = self.setting(state)
-            program = Resolved(Path(known.path), known.version, known.source)
-            launch(plan(component, program, setting), setting, state, self.report, threading.Event())
-            self.report(Event(name, Phase.READY))
+            self._start(self._component(name), self._load())
 
     def stop(self, name: str) -> None:
         """Stop one component in its own way; the others stay, and it stays a scrape target."""
@@ -142,6 +134,44 @@ class Stack:
         with locked(self.paths, self._remark):
             state = self._load()
             halt.kill(self._component(name), state)
+
+    @contextmanager
+    def without(self, names: Iterable[str]) -> Iterator[None]:
+        """Stop components for the time of the block, in which no other command works on the stack.
+
+        Those of them that ran are started again, whatever happened in the block.
+
+        Raises:
+            StackError: if one does not become ready again.
+        """
+        with locked(self.paths, self._remark):
+            state = self._load()
+            chosen = set(names)
+            ran = [
+                component
+                for component in order(self.table)
+                if component.name in chosen
+                and not component.one_shot
+                and (running := state.running.get(component.name))
+                and processes.alive(running.pid, running.started)
+            ]
+            well = False
+            try:
+                halt.stop_all(ran, state, self.report)
+                yield
+                well = True
+            finally:
+                faults = []
+                for component in ran:
+                    try:
+                        self._start(component, state)
+                    except StackError as error:
+                        faults.append(str(error))
+                if faults and not well:
+                    # What went wrong in the block is the more important news.
+                    self._remark("\n".join(faults))
+            if faults:
+                raise StackError("\n".join(faults))
 
     def wait_ready(self, name: str, seconds: float = 60.0) -> None:
         """Wait until a component's check passes.
@@ -183,6 +213,17 @@ class Stack:
         running = self._load().running.get(self._component(name).name)
         return running.pid if running and processes.alive(running.pid, running.started) else None
 
+    def program(self, name: str) -> Path:
+        """What a component was last run with.
+
+        Raises:
+            StackError: if it never was.
+        """
+        known = self._load().programs.get(name, Known())
+        if not known.path:
+            raise StackError(f"{name} has not been started; `make up` starts it")
+        return Path(known.path)
+
     def endpoints(self) -> dict[str, str]:
         """Addresses by name, as in `endpoints.json`; empty when the stack is down."""
         try:
@@ -209,6 +250,17 @@ class Stack:
                 text = f"uses port {move.given} for {move.port}: {move.usual} is held by {move.holder}"
                 self.report(Event(None, None, f"{move.component} {text}"))
         return Setting(self.paths, state.ports, secret.values(self.paths.secrets), present)
+
+    def _start(self, component: Component, state: State) -> None:
+        name = component.name
+        known = state.programs.get(name, Known(reasons=["the stack has not been brought up"]))
+        if known.reasons:
+            raise MissingProgramError(name, tuple(known.reasons))
+        halt.stop(component, state, self.report)
+        setting = self.setting(state)
+        program = Resolved(Path(known.path), known.version, known.source)
+        launch(plan(component, program, setting), setting, state, self.report, threading.Event())
+        self.report(Event(name, Phase.READY))
 
     def _find_programs(self, state: State) -> tuple[dict[str, Outcome], dict[str, Resolved]]:
         outcomes: dict[str, Outcome] = {}

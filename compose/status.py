@@ -1,19 +1,17 @@
 """What runs, how it does, and what it costs, as `status` shows it."""
 
-import contextlib
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import psutil
 
 from compose import processes
 from compose.configure import Setting
 from compose.model import Component
 from compose.ready import is_ready
 from compose.state import Known, State
+from compose.usage import measured
 
 
 @dataclass(frozen=True)
@@ -24,6 +22,7 @@ class Status:
         condition: ready, done, not ready, died, stopped, missing, or not part of this stack ("-").
         wanted: whether it should be ready or done.
         memory: resident bytes of its process and all that it started.
+        cpu: per cent of one core that these take.
         uptime: seconds since it was started.
     """
 
@@ -35,6 +34,7 @@ class Status:
     program: Known
     memory: int = 0
     uptime: float = 0.0
+    cpu: float = 0.0
 
     @property
     def good(self) -> bool:
@@ -46,7 +46,13 @@ def look(table: Iterable[Component], state: State, setting: Setting) -> list[Sta
     """The status of every component, its ready check included."""
     components = list(table)
     with ThreadPoolExecutor(len(components) or 1) as pool:
-        return list(pool.map(lambda component: _one(component, state, setting), components))
+        found = list(pool.map(lambda component: _one(component, state, setting), components))
+    # After the checks, which cost the components something themselves.
+    usage = measured(one.pid for one in found if one.pid)
+    return [
+        replace(one, memory=usage[one.pid].memory, cpu=usage[one.pid].cpu) if one.pid else one
+        for one in found
+    ]
 
 
 def _one(component: Component, state: State, setting: Setting) -> Status:
@@ -57,10 +63,8 @@ def _one(component: Component, state: State, setting: Setting) -> Status:
     ports = state.ports.get(name, {})
     if running and not component.one_shot and processes.alive(running.pid, running.started):
         serves = is_ready(component, Path(known.path), setting)
-        return Status(
-            component, "ready" if serves else "not ready", wanted, running.pid, ports, known,
-            memory(running.pid), time.time() - running.since,
-        )  # fmt: skip
+        condition, uptime = "ready" if serves else "not ready", time.time() - running.since
+        return Status(component, condition, wanted, running.pid, ports, known, uptime=uptime)
     if component.one_shot and running:
         condition = "done" if running.ready else "failed"
     elif known.reasons:
@@ -70,13 +74,3 @@ def _one(component: Component, state: State, setting: Setting) -> Status:
     else:
         condition = "stopped" if wanted else "-"
     return Status(component, condition, wanted, None, ports, known)
-
-
-def memory(pid: int) -> int:
-    """Resident bytes of a process and its descendants; pages they share count once where the kernel tells."""
-    total = 0
-    for member in processes.family(pid):
-        with contextlib.suppress(psutil.Error, OSError):
-            full = psutil.Process(member).memory_full_info()
-            total += getattr(full, "pss", full.rss)
-    return total

@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -108,27 +108,23 @@ def urls(table: Iterable[Component], addresses: Mapping[str, str], console: Cons
         console.print(grid)
 
 
-def statuses(found: Iterable[Status], addresses: Mapping[str, str], console: Console) -> None:
+def statuses(found: Sequence[Status], addresses: Mapping[str, str], console: Console) -> None:
     """The table of `status`; on a narrow or no terminal it is not folded."""
     table = Table(box=None, header_style="dim", padding=(0, 1))
-    for heading in ("component", "state", "pid", "port", "url", "version", "from", "up", "memory"):
-        right = heading in ("pid", "up", "memory")
+    for heading in ("component", "state", "pid", "port", "url", "version", "from", "up", "cpu", "memory"):
+        right = heading in ("pid", "up", "cpu", "memory")
         table.add_column(heading, justify="right" if right else "left", no_wrap=True, overflow="ignore")
-    total = 0
     for one in found:
-        total += one.memory
         table.add_row(
             one.component.name,
             Text(one.condition, style=CONDITION.get(one.condition, "red")),
             str(one.pid or ""),
             " ".join(str(port) for port in one.ports.values()) if one.pid else "",
-            next(
-                (addresses[n] for n in one.component.endpoints if n in addresses and one.component.metrics),
-                "",
-            ),
+            address(one, addresses),
             one.program.version,
             one.program.source,
             _duration(one.uptime) if one.pid else "",
+            f"{one.cpu:.1f} %" if one.pid else "",
             f"{one.memory / 2**20:.0f} MiB" if one.memory else "",
         )
     if not console.is_terminal:
@@ -139,28 +135,78 @@ def statuses(found: Iterable[Status], addresses: Mapping[str, str], console: Con
             console.print(
                 f"  {one.component.name} is missing: {escape(reason)}", soft_wrap=True, highlight=False
             )
-    console.print(f"  memory in all: {total / 2**20:.0f} MiB", style="dim", highlight=False)
+    _total(sum(one.memory for one in found) / 2**20, sum(one.cpu for one in found), console)
 
 
-def containers(found: Iterable[Container], addresses: Mapping[str, str], console: Console) -> None:
+def address(one: Status, addresses: Mapping[str, str]) -> str:
+    """Where a component is reached over HTTP; empty for what has no page, or a password in its URL."""
+    return next(
+        (addresses[n] for n in one.component.endpoints if n in addresses and one.component.metrics), ""
+    )
+
+
+def _total(mebibytes: float, cpu: float, console: Console) -> None:
+    console.print(
+        f"  in all: {mebibytes:.0f} MiB of memory, {cpu:.1f} % of one core", style="dim", highlight=False
+    )
+
+
+def containers(found: Sequence[Container], addresses: Mapping[str, str], console: Console) -> None:
     """The table of `status` for a stack in containers."""
     table = Table(box=None, header_style="dim", padding=(0, 1))
     for heading in ("service", "container", "state", "url", "image", "cpu", "memory / limit"):
         right = heading in ("cpu", "memory / limit")
         table.add_column(heading, justify="right" if right else "left", no_wrap=True, overflow="ignore")
-    total = 0.0
     for one in found:
-        total += mebibytes(one.memory)
         state = Text(one.state, style="green" if one.good else "red")
-        # The edge is where the API is reached.
-        url = addresses.get(
-            "api" if one.service == "edge" else "" if one.service == "api" else one.service, ""
-        )
+        url = _published(one, addresses)
         table.add_row(one.service, one.name, state, url, one.image, one.cpu, one.memory)
     if not console.is_terminal:
         console.width = 200
     console.print(table)
-    console.print(f"  memory in all: {total:.0f} MiB", style="dim", highlight=False)
+    _total(sum(mebibytes(one.memory) for one in found), sum(per_cent(one.cpu) for one in found), console)
+
+
+def _published(one: Container, addresses: Mapping[str, str]) -> str:
+    # The edge is where the API is reached.
+    return addresses.get("api" if one.service == "edge" else "" if one.service == "api" else one.service, "")
+
+
+def report(found: Sequence[Status], addresses: Mapping[str, str]) -> dict[str, object]:
+    """What `status --json` gives for plain processes: memory in bytes, CPU in per cent of one core."""
+    rows = [
+        {
+            "name": one.component.name, "state": one.condition, "wanted": one.wanted, "good": one.good,
+            "pid": one.pid, "ports": one.ports if one.pid else {}, "url": address(one, addresses),
+            "version": one.program.version, "from": one.program.source, "missing": one.program.reasons,
+            "uptimeSeconds": round(one.uptime, 1), "memoryBytes": one.memory, "cpuPercent": round(one.cpu, 1),
+        }
+        for one in found
+    ]  # fmt: skip
+    memory, cpu = sum(one.memory for one in found), sum(one.cpu for one in found)
+    total = {"memoryBytes": memory, "cpuPercent": round(cpu, 1)}
+    return {"mode": "native", "components": rows, "total": total}
+
+
+def container_report(found: Sequence[Container], addresses: Mapping[str, str]) -> dict[str, object]:
+    """What `status --json` gives for containers; a component has a row for each of its replicas."""
+    rows = [
+        {
+            "name": one.service, "container": one.name, "state": one.state, "good": one.good,
+            "url": _published(one, addresses), "image": one.image,
+            "memoryBytes": round(mebibytes(one.memory) * 2**20), "cpuPercent": per_cent(one.cpu),
+        }
+        for one in found
+    ]  # fmt: skip
+    memory, cpu = sum(mebibytes(one.memory) for one in found), sum(per_cent(one.cpu) for one in found)
+    total = {"memoryBytes": round(memory * 2**20), "cpuPercent": round(cpu, 1)}
+    return {"mode": "docker", "components": rows, "total": total}
+
+
+def per_cent(usage: str) -> float:
+    """`12.34%` as a number; what Docker gives for a container that has just ended, `--`, is none."""
+    found = re.match(r"([\d.]+)%", usage)
+    return float(found[1]) if found else 0.0
 
 
 def mebibytes(usage: str) -> float:

@@ -64,6 +64,28 @@ def test_a_dead_component_makes_status_fail(state: Path) -> None:
     assert "died" in result.stdout
 
 
+def test_status_for_programs_is_json_with_the_same_exit_codes(state: Path) -> None:
+    result = call("status", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["components"] == []
+    state.mkdir()
+    State(state / "state.json", wanted=["redis"], running={"redis": Running(1, 0, "", 0.0)}).save()
+    (state / "secrets").mkdir()
+    result = call("status", "--json")
+    assert result.exit_code == 1
+    found = {row["name"]: row for row in json.loads(result.stdout)["components"]}
+    assert (found["redis"]["state"], found["redis"]["good"], found["api"]["good"]) == ("died", False, True)
+
+
+def test_backup_and_restore_without_a_stack_are_one_message(state: Path, tmp_path: Path) -> None:
+    result = call("backup", "--folder", str(tmp_path / "backups"))
+    assert (result.exit_code, "the stack is not up; `make up` starts it" in result.stderr) == (1, True)
+    assert list((tmp_path / "backups").iterdir()) == []
+    result = call("restore", str(tmp_path / "none.zip"))
+    assert (result.exit_code, f"there is no {tmp_path / 'none.zip'}" in result.stderr) == (1, True)
+    assert not state.exists()
+
+
 def test_a_command_runs_with_the_services_settings_and_its_exit_code(state: Path) -> None:
     (state / "secrets").mkdir(parents=True)
     ports = {

@@ -63,7 +63,15 @@ def status(name: str, condition: str, pid: int | None = None, reasons: tuple[str
     component = by_name(COMPONENTS)[name]
     known = Known(version="3.7.6", source="cache", reasons=list(reasons))
     return Status(
-        component, condition, True, pid, dict(component.ports), known, 5 * 2**20 if pid else 0, 7300.0
+        component,
+        condition,
+        True,
+        pid,
+        dict(component.ports),
+        known,
+        5 * 2**20 if pid else 0,
+        7300.0,
+        12.34 if pid else 0.0,
     )
 
 
@@ -76,10 +84,11 @@ def test_status_names_every_fact_in_one_row_and_reasons_below(console: Console, 
     lines = out.getvalue().splitlines()
     row = next(line for line in lines if line.strip().startswith("loki"))
     assert (
-        " ".join(row.split()) == "loki ready 77 3100 9096 http://127.0.0.1:3100 3.7.6 cache 2 h 1 min 5 MiB"
+        " ".join(row.split())
+        == "loki ready 77 3100 9096 http://127.0.0.1:3100 3.7.6 cache 2 h 1 min 12.3 % 5 MiB"
     )
     assert "  tempo is missing: cache: [none]" in lines
-    assert "  memory in all: 5 MiB" in lines
+    assert "  in all: 5 MiB of memory, 12.3 % of one core" in lines
 
 
 @pytest.mark.parametrize(
