@@ -218,11 +218,12 @@ async def test_an_exhausted_pool_is_503_with_the_frame_and_counted(configure: Co
             waiting = asyncio.create_task(http.get("/strange/slow-by-lock"))
 
             async def queued() -> bool:
-                return service.metric("yardstick_db_pool_waiting") == 1
+                return (service.metric("yardstick_db_pool_waiting") or 0) >= 1
 
             await eventually(queued)
             frame(await waiting, 503, "unavailable")
-        assert service.metric("yardstick_db_pool_timeouts_total") == 1
+        # What the service does of its own accord may have met the limit too.
+        assert (service.metric("yardstick_db_pool_timeouts_total") or 0) >= 1
         assert service.metric("yardstick_db_pool_waiting") == 0
         waited = service.metric("yardstick_db_pool_wait_seconds_bucket", {"le": "0.1"}) or 0
         units = service.metric("yardstick_db_pool_wait_seconds_count") or 0

@@ -207,7 +207,7 @@ async def test_a_job_over_its_time_is_tried_again(service: Service, monkeypatch:
             await asyncio.sleep(60)
 
     monkeypatch.setattr("service.worker.job_handlers", lambda *_: (JobHandler(SETTLEMENT, slow_once),))
-    options = JobOptions(attempts=2, backoff="fixed", backoff_seconds=0.01, timeout_seconds=0.1)
+    options = JobOptions(attempts=2, backoff="fixed", backoff_seconds=0.01, timeout_seconds=2)
     async with service.working():
         await service.container.queue.publish([settlement(str(uuid4()), options=options)])
 
