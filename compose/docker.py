@@ -33,8 +33,11 @@ PUBLISHED: Mapping[str, tuple[str, int]] = {
 }
 """What can be reached from this machine: the variable that moves it, and its usual port."""
 
-IN_FILES = ("api", "worker")
+IN_FILES = ("api", "worker", "scheduler")
 """Whose log lines are in files that the collector tails, and not on standard output."""
+
+ENGINES = ("QUEUE_ENGINE", "FILES_ENGINE")
+"""Settings whose value may need a container of its own; it has a profile of the value's name."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class Containers:
             self.secrets()
             chosen = self._ports()
             write(self.file, json.dumps({"ports": chosen}) + "\n")
+            self._remove_idle()
             code = self._compose("up", "--detach", "--build", "--wait", "--remove-orphans", *arguments)
             addresses = {name: f"http://{ports.HOST}:{port}" for name, port in chosen.items()}
             running = {one.service for one in self.status()}
@@ -190,6 +194,18 @@ class Containers:
         first = "python" if Path(command[0]).name.startswith("python") else command[0]
         return self._compose("exec", "-T", "api", first, *command[1:])
 
+    def _remove_idle(self) -> None:
+        """Take away what another choice of engine had needed; its data stays."""
+        for component in COMPONENTS:
+            if not component.belongs(os.environ) and self._ids(component.name):
+                self._compose("--profile", "*", "rm", "--stop", "--force", component.name)
+
+    def _ids(self, service: str) -> list[str]:
+        """The containers of one service, the oldest last."""
+        labels = (f"project={self.project}", f"service={service}")
+        filters = [word for one in labels for word in ("--filter", f"label=com.docker.compose.{one}")]
+        return self._docker("ps", "--all", "--quiet", "--no-trunc", *filters)
+
     def endpoints(self) -> dict[str, str]:
         """Addresses by name; empty when the stack is down."""
         try:
@@ -212,9 +228,11 @@ class Containers:
 
     def _environment(self) -> dict[str, str]:
         chosen = self._remembered()
+        profiles = [os.environ.get(name) for name in ("COMPOSE_PROFILES", *ENGINES)]
         return {
             **os.environ,
             "COMPOSE_PROJECT_NAME": self.project,
+            "COMPOSE_PROFILES": ",".join(filter(None, profiles)),
             "YARDSTICK_SECRETS": str(self.paths.secrets),
             **{PUBLISHED[name][0]: str(port) for name, port in chosen.items()},
         }

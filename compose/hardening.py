@@ -124,10 +124,10 @@ def _networks(config: Mapping[str, Any]) -> Iterator[str]:
     services: Mapping[str, Service] = config["services"]
     on = {name: set(service.get("networks") or ()) for name, service in services.items()}
     if "edge" in on:
-        for name in ("postgres", "redis", "prometheus", "loki", "tempo"):
+        for name in ("postgres", "redis", "rabbitmq", "prometheus", "loki", "tempo"):
             if both := on["edge"] & on.get(name, set()):
                 yield f"{', '.join(sorted(both))}: the edge can reach {name}"
-    for name in ("data", "app"):
+    for name in ("data", "app", "broker"):
         if not (config.get("networks", {}).get(name) or {}).get("internal"):
             yield f"{name}: has a way out; set internal"
     for name in services:
