@@ -15,7 +15,7 @@ ARGS ?=
 SUITE ?= jobs
 SOURCES := service observability loadtest compose dashboards alerts bench tests
 
-.PHONY: help install programs rabbitmq demo up secrets down status logs load test test-stack test-faults check format \
+.PHONY: help install programs rabbitmq demo up secrets down status roll logs load test test-stack test-faults check format \
 	alerts dashboards lock capacity bench
 
 help: ## list the targets
@@ -58,6 +58,9 @@ down: install ## stop the stack (its data stays)
 
 status: install ## what runs, where, and in which version
 	@$(PY) -m compose status
+
+roll: install ## replace the API's containers one by one, with no request lost (ARGS=worker)
+	@$(PY) -m compose roll $(ARGS)
 
 logs: install ## the newest log lines of every component (ARGS="api -f")
 	@$(PY) -m compose logs $(ARGS)

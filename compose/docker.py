@@ -111,7 +111,7 @@ class Containers:
             chosen = self._ports()
             write(self.file, json.dumps({"ports": chosen}) + "\n")
             self._remove_idle()
-            code = self._compose("up", "--detach", "--build", "--wait", "--remove-orphans", *arguments)
+            code = self.compose("up", "--detach", "--build", "--wait", "--remove-orphans", *arguments)
             addresses = {name: f"http://{ports.HOST}:{port}" for name, port in chosen.items()}
             running = {one.service for one in self.status()}
             shown = {name: url for name, url in addresses.items() if name in running}
@@ -122,7 +122,7 @@ class Containers:
         """Stop and remove the containers; the volumes stay unless asked for. The secrets stay always."""
         with locked(self.paths, self._remark):
             self.secrets()
-            code = self._compose(
+            code = self.compose(
                 "--profile", "*", "down", "--remove-orphans", *(["--volumes"] if volumes else [])
             )
             if code == 0:
@@ -180,7 +180,7 @@ class Containers:
                 ]
                 readers.append(["exec", "-T", name, *tail])
         if not follow:
-            return max(self._compose(*reader) for reader in readers)
+            return max(self.compose(*reader) for reader in readers)
         environment = self._environment()
         running = [subprocess.Popen([*self.command(), *reader], env=environment) for reader in readers]
         try:
@@ -192,15 +192,15 @@ class Containers:
     def run(self, command: list[str]) -> int:
         """Run a command in a container of the API; this machine's Python stands for the image's."""
         first = "python" if Path(command[0]).name.startswith("python") else command[0]
-        return self._compose("exec", "-T", "api", first, *command[1:])
+        return self.compose("exec", "-T", "api", first, *command[1:])
 
     def _remove_idle(self) -> None:
         """Take away what another choice of engine had needed; its data stays."""
         for component in COMPONENTS:
-            if not component.belongs(os.environ) and self._ids(component.name):
-                self._compose("--profile", "*", "rm", "--stop", "--force", component.name)
+            if not component.belongs(os.environ) and self.ids(component.name):
+                self.compose("--profile", "*", "rm", "--stop", "--force", component.name)
 
-    def _ids(self, service: str) -> list[str]:
+    def ids(self, service: str) -> list[str]:
         """The containers of one service, the oldest last."""
         labels = (f"project={self.project}", f"service={service}")
         filters = [word for one in labels for word in ("--filter", f"label=com.docker.compose.{one}")]
@@ -237,7 +237,8 @@ class Containers:
             **{PUBLISHED[name][0]: str(port) for name, port in chosen.items()},
         }
 
-    def _compose(self, *arguments: str) -> int:
+    def compose(self, *arguments: str) -> int:
+        """Run one command of compose for this stack; gives its exit code."""
         sys.stdout.flush()
         try:
             return subprocess.run(
