@@ -18,8 +18,8 @@ import typer
 from rich.console import Console
 
 from compose import logs as log_view
-from compose import verify as verification
 from compose import rolling, view
+from compose import verify as verification
 from compose.components import COMPONENTS
 from compose.docker import Containers, engine
 from compose.effective import by_yaml

@@ -1,7 +1,8 @@
 """What Prometheus scrapes in containers, from the one table: `python -m compose.discovery [--check]`.
 
 A component of which there is one is a fixed target, so that it counts as down when it is; one that only a
-queue engine needs is a target with that engine. Of the service there may be many: each address that Docker's name server gives for the name is a target of its own.
+queue engine needs is a target with that engine. Of the service there may be many: each address that Docker's
+name server gives for the name is a target of its own.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Replace the instances of one service by new ones, one after the other, without a request lost: `roll(stack)`.
+"""Replace the instances of a service by new ones, one after the other, with no request lost: `roll(stack)`.
 
 A new instance is started beside the old ones and has to become healthy. Then an old one is told to end: it
 says that it is not ready and goes on answering for its notice (`APP_DRAIN_NOTICE_SECONDS`). In that time the
@@ -6,9 +6,8 @@ edge is made to ask for readiness through the connections that requests take, an
 on; its port closes when nobody comes any more.
 """
 
-import os
+import shutil
 import subprocess
-from collections.abc import Sequence
 
 from compose.discovery import SCALED
 from compose.docker import Containers
@@ -58,7 +57,7 @@ def _replace(stack: Containers, service: str, old: str) -> None:
             _docker("rm", "--force", *new)
         raise
     # Its own grace, and not a kill: a container that was told to stop is not started again.
-    with subprocess.Popen(["docker", "stop", old], stdout=subprocess.DEVNULL) as stopping:
+    with subprocess.Popen([_client(), "stop", old], stdout=subprocess.DEVNULL) as stopping:
         if service == "api" and (edges := stack.ids(EDGE)):
             _docker("exec", edges[0], "sh", "-c", _ASK)
     if stopping.returncode:
@@ -71,8 +70,11 @@ def _must(stack: Containers, otherwise: str, *arguments: str) -> None:
         raise StackError(f"{otherwise} (exit code {code}; see above)")
 
 
+def _client() -> str:
+    return shutil.which("docker") or "docker"
+
+
 def _docker(*arguments: str) -> None:
-    command: Sequence[str] = ["docker", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ}, check=False)
+    done = subprocess.run([_client(), *arguments], capture_output=True, text=True, check=False)
     if done.returncode and arguments[0] != "exec":
         raise StackError(f"docker {arguments[0]} failed: {done.stderr.strip()}")
