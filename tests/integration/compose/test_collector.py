@@ -176,9 +176,10 @@ def test_a_trace_is_found_and_becomes_metrics_a_graph_and_an_exemplar(stack: Sta
         asked = {"query": "traces_spanmetrics_latency_bucket", "start": begin, "end": end}
         return httpx.get(f"{addresses['prometheus']}/api/v1/query_exemplars", params=asked).text
 
-    # A new tenant's remote write may miss what its generator collected in its first five seconds, as its reader
-    # waits that long when it comes before the first segment. The counters are made good by the next collection,
-    # an exemplar is sent once: so it is asked of a trace that comes when the metrics are known to arrive.
+    # A new tenant's remote write may miss what its generator collected in its first five seconds, as its
+    # reader waits that long when it comes before the first segment. The counters are made good by the next
+    # collection, an exemplar is sent once: so it is asked of a trace that comes when the metrics are known to
+    # arrive.
     later = secrets.token_hex(16)
     push(stack, later)
     eventually(lambda: later in exemplars(), what="an exemplar of the second trace")
