@@ -89,7 +89,7 @@ bench: $(if $(filter $(SUITES),$(SUITE)),install $(PEERS:%=%/.installed)) ## job
 test: programs rabbitmq ## every test that this machine can run (ARGS="tests/contract -k redis")
 	@$(PY) -m pytest -rs $(ARGS)
 
-test-stack: programs ## the tests against the live stack
+test-stack: programs ## the tests against the live stack (YARDSTICK_MODE=docker: in containers)
 	@$(PY) -m pytest -rs tests/stack $(ARGS)
 
 test-faults: programs ## what breaks on purpose: the live stack, and KILLS=200 kills on each queue engine

@@ -16,7 +16,7 @@ _EXACT = re.compile(r"[^:@\s]+:v?\d+\.\d+\.\d+(-[\w.-]+)?(@sha256:[0-9a-f]{64})?
 _EXACT_POSTGRES = re.compile(r"postgres:\d+\.\d+(-[\w.-]+)?(@sha256:[0-9a-f]{64})?")
 # An access key is a name; the secret that goes with it says so.
 _SECRET_NAME = re.compile(
-    r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|(?<!ACCESS)_KEY\b|^KEY\b|PRIVATE", re.IGNORECASE
+    r"PASSWORD|PASSWD|_PASS\b|SECRET|TOKEN|CREDENTIAL|(?<!ACCESS)_KEY\b|^KEY\b|PRIVATE", re.IGNORECASE
 )
 _URL_WITH_PASSWORD = re.compile(r"\w+://[^/@\s:]*:[^/@\s]+@")
 _ROOT = {"", "0", "root"}

@@ -1,5 +1,6 @@
 """What the tests of containers share: whether there is an engine, a stack of their own on it, and load."""
 
+import json
 import os
 import subprocess
 import threading
@@ -14,8 +15,10 @@ from typing import Any, Self
 import httpx
 import pytest
 
+from compose.components import COMPONENTS
 from compose.docker import Container, Containers, engine
 from compose.effective import by_yaml
+from compose.graph import by_name
 
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -74,6 +77,25 @@ def targets(stack: Containers) -> list[tuple[str, str, str]]:
     found = httpx.get(stack.endpoints()["prometheus"] + "/api/v1/targets", timeout=10).json()
     active = found["data"]["activeTargets"]
     return sorted((one["labels"]["job"], one["labels"]["instance"], one["health"]) for one in active)
+
+
+def reachable(stack: Containers) -> dict[str, str]:
+    """Where the components answer: what is published, and the stores by the address of their container.
+
+    Only an engine on this very machine, on Linux, gives such a way in.
+    """
+    found = stack.endpoints()
+    for name in ("loki", "tempo"):
+        shown = docker("inspect", "--format", "{{json .NetworkSettings.Networks}}", *stack.ids(name))
+        address = next(iter(json.loads(shown.stdout).values()))["IPAddress"]
+        found[name] = f"http://{address}:{by_name(COMPONENTS)[name].ports['http']}"
+    return found
+
+
+def left_out(stack: Containers) -> dict[str, str]:
+    """The components that have no container although they belong to the stack."""
+    wanted = [one.name for one in COMPONENTS if one.belongs(os.environ) and one.name in by_yaml()["services"]]
+    return {name: "it has no container in this stack" for name in wanted if not stack.ids(name)}
 
 
 class Load:
