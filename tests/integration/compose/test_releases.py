@@ -93,12 +93,11 @@ def test_an_upgrade_keeps_what_was_stored(stack: Containers, monkeypatch: pytest
     body = {"amount": "7.00", "currency": "EUR", "reference": "before the upgrade"}
     made = httpx.post(f"{api}/v1/transactions", json=body, timeout=10).json()["data"]
     assert eventually(lambda: settled(api, made["id"]))
-    database, measured = stack.ids("postgres"), time.time()
+    measured = time.time()
     monkeypatch.setenv("YARDSTICK_VERSION", "0.2.0")
     assert stack.up() == 0
     for service in ("api", "worker", "scheduler"):
         assert images(stack, service) == {"0.2.0"}
-    assert stack.ids("postgres") == database
     after = httpx.get(f"{api}/v1/transactions/{made['id']}", timeout=10).json()["data"]
     assert (after["amount"], after["createdAt"], after["status"]) == ("7.00", made["createdAt"], "settled")
     again = httpx.post(f"{api}/v1/transactions", json=body, timeout=10).json()["data"]["id"]

@@ -26,6 +26,8 @@ ps*service=edge*) echo edge1 ;;
 ps*service=api*) cat "$NOTES.ids" ;;
 ps*) ;;
 rm*) echo "docker $*" >>"$NOTES"; for id; do sed -i "/^$id\\$/d" "$NOTES.ids"; done ;;
+inspect*) echo "x_data 10.0.0.1"; echo "x_app 10.0.1.9" ;;
+exec*X-Instance*10.0.1.9:*) echo "docker exec seen" >>"$NOTES"; exit "${UNSEEN:-0}" ;;
 exec*) echo "docker exec $2" >>"$NOTES" ;;
 *) echo "docker $*" >>"$NOTES" ;;
 esac
@@ -57,11 +59,11 @@ def test_one_after_the_other_the_oldest_first(notes: Path) -> None:
     assert rolling.roll(Containers()) == 2
     asked = notes.read_text().splitlines()
     assert asked[:2] == ["compose build", "compose run"]
-    for old, lines in (("first", asked[2:6]), ("second", asked[6:])):
-        assert lines[0] == "compose up"
+    for old, lines in (("first", asked[2:7]), ("second", asked[7:])):
+        assert lines[:2] == ["compose up", "docker exec seen"]
         # The edge is asked while the instance is told to stop, not after.
-        assert set(lines[1:3]) == {f"docker stop {old}", "docker exec edge1"}
-        assert lines[3:] == [f"docker rm {old}"]
+        assert set(lines[2:4]) == {f"docker stop {old}", "docker exec edge1"}
+        assert lines[4:] == [f"docker rm {old}"]
     left = Containers().ids("api")
     assert len(set(left)) == 2
     assert all(one.startswith("new") for one in left)
@@ -76,6 +78,16 @@ def test_a_new_instance_that_fails_is_removed_and_nothing_is_stopped(
     asked = notes.read_text().splitlines()
     assert asked[-1].startswith("docker rm --force new")
     assert not any(line.startswith("docker stop") for line in asked)
+    assert Containers().ids("api") == ["second", "first"]
+
+
+def test_a_new_instance_that_the_edge_does_not_see_is_removed(
+    notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNSEEN", "1")
+    with pytest.raises(StackError, match="the edge has no answer of the new api"):
+        rolling.roll(Containers())
+    assert "docker stop" not in notes.read_text()
     assert Containers().ids("api") == ["second", "first"]
 
 
