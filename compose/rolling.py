@@ -1,10 +1,10 @@
 """Replace the instances of a service by new ones, one after the other, with no request lost: `roll(stack)`.
 
 A new instance is started beside the old ones, has to become healthy, and has to answer the edge, which skips
-for some seconds what it asked too early. Then an old one is told to end: it says that it is not ready and goes
-on answering for its notice (`APP_DRAIN_NOTICE_SECONDS`). In that time the edge is made to ask for readiness
-through the connections that requests take, and skips the instance from then on; its port closes when nobody
-comes any more.
+for some seconds what it asked too early. Then an old one is told to end: it says that it is not ready and
+goes on answering for its notice (`APP_DRAIN_NOTICE_SECONDS`). In that time the edge is made to ask for
+readiness through the connections that requests take, and skips the instance from then on; its port closes
+when nobody comes any more.
 """
 
 import shutil
