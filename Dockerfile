@@ -36,7 +36,9 @@ RUN python -m compileall -q -j 1 --invalidation-mode unchecked-hash /yardstick/l
  && find /out -exec touch --no-dereference --date=@${SOURCE_DATE_EPOCH} {} +
 
 FROM ${PYTHON_IMAGE} AS loadtest
-LABEL org.opencontainers.image.title="yardstick-loadtest" org.opencontainers.image.licenses="Apache-2.0"
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="yardstick-loadtest" org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build-loadtest /out /
 ENV PATH=/yardstick/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /yardstick/app
@@ -45,7 +47,9 @@ ENTRYPOINT ["python", "-m", "loadtest"]
 CMD ["--help"]
 
 FROM ${PYTHON_IMAGE} AS service
-LABEL org.opencontainers.image.title="yardstick" org.opencontainers.image.licenses="Apache-2.0"
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="yardstick" org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.licenses="Apache-2.0"
 # One layer over the base, and no command run in it, which would leave the time of its run behind. The base's own
 # pip is still in it, with no compiler and, the root being read-only, no place to write to.
 COPY --from=build /out /

@@ -17,8 +17,8 @@ FORCE ?=
 SUITE ?= jobs
 SOURCES := service observability loadtest compose dashboards alerts bench tests
 
-.PHONY: help install programs rabbitmq demo up secrets down status logs backup restore measure load test test-stack test-faults check format \
-	alerts dashboards lock capacity bench
+.PHONY: help install programs rabbitmq demo up secrets down status roll logs backup restore measure load test test-stack \
+	test-faults check format alerts dashboards lock capacity bench
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ down: install ## stop the stack (its data stays)
 status: install ## what runs, where, and in which version
 	@$(PY) -m compose status
 
+roll: install ## replace the API's containers one by one, with no request lost (ARGS=worker)
+	@$(PY) -m compose roll $(ARGS)
+
 logs: install ## the newest log lines of every component (ARGS="api -f")
 	@$(PY) -m compose logs $(ARGS)
 
@@ -98,7 +101,7 @@ bench: $(if $(filter $(SUITES),$(SUITE)),install $(PEERS:%=%/.installed)) ## job
 test: programs rabbitmq $(PEERS:%=%/.installed) ## every test that this machine can run (ARGS="tests/contract -k redis")
 	@$(PY) -m pytest -rs $(ARGS)
 
-test-stack: programs ## the tests against the live stack
+test-stack: programs ## the tests against the live stack (YARDSTICK_MODE=docker: in containers)
 	@$(PY) -m pytest -rs tests/stack $(ARGS)
 
 test-faults: programs ## what breaks on purpose: the live stack, and KILLS=200 kills on each queue engine

@@ -1,4 +1,4 @@
-"""`python -m compose`: up, down, status, logs, endpoints, run, secrets, backup, restore, measure, verify.
+"""`python -m compose`: brings the stack up and down, looks at it, keeps its data safe. `--help` names the commands.
 
 What a stack was brought up as, plain processes or containers, the other commands find in its state folder.
 Exit codes: 0 all well, 1 something failed or is not ready, 2 wrong use, 130 interrupted.
@@ -21,8 +21,8 @@ from rich.console import Console
 
 from compose import logs as log_view
 from compose import measure as measuring
+from compose import rolling, view
 from compose import verify as verification
-from compose import view
 from compose.backup import restore as restoring
 from compose.backup import take
 from compose.backup.archive import Archive
@@ -218,6 +218,14 @@ def secrets() -> None:
         console.print(
             f"{', '.join(names)} in {containers.paths.secrets}, each for your eyes only.", soft_wrap=True
         )
+
+
+@app.command()
+def roll(service: Annotated[str, typer.Argument(help="api, worker or scheduler.")] = "api") -> None:
+    """Replace a service's containers by new ones, one after the other, with no request lost."""
+    with _readable():
+        replaced = rolling.roll(Containers(), service)
+        console.print(f"{replaced} of {service} replaced.")
 
 
 @app.command()

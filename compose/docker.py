@@ -33,8 +33,11 @@ PUBLISHED: Mapping[str, tuple[str, int]] = {
 }
 """What can be reached from this machine: the variable that moves it, and its usual port."""
 
-IN_FILES = ("api", "worker")
+IN_FILES = ("api", "worker", "scheduler")
 """Whose log lines are in files that the collector tails, and not on standard output."""
+
+ENGINES = ("QUEUE_ENGINE", "FILES_ENGINE")
+"""Settings whose value may need a container of its own; it has a profile of the value's name."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ class Containers:
             self.secrets()
             chosen = self._ports()
             write(self.file, json.dumps({"ports": chosen}) + "\n")
-            code = self._compose("up", "--detach", "--build", "--wait", "--remove-orphans", *arguments)
+            self._remove_idle()
+            code = self.compose("up", "--detach", "--build", "--wait", "--remove-orphans", *arguments)
             addresses = {name: f"http://{ports.HOST}:{port}" for name, port in chosen.items()}
             running = {one.service for one in self.status()}
             shown = {name: url for name, url in addresses.items() if name in running}
@@ -118,7 +122,7 @@ class Containers:
         """Stop and remove the containers; the volumes stay unless asked for. The secrets stay always."""
         with locked(self.paths, self._remark):
             self.secrets()
-            code = self._compose(
+            code = self.compose(
                 "--profile", "*", "down", "--remove-orphans", *(["--volumes"] if volumes else [])
             )
             if code == 0:
@@ -176,7 +180,7 @@ class Containers:
                 ]
                 readers.append(["exec", "-T", name, *tail])
         if not follow:
-            return max(self._compose(*reader) for reader in readers)
+            return max(self.compose(*reader) for reader in readers)
         environment = self._environment()
         running = [subprocess.Popen([*self.command(), *reader], env=environment) for reader in readers]
         try:
@@ -188,7 +192,19 @@ class Containers:
     def run(self, command: list[str]) -> int:
         """Run a command in a container of the API; this machine's Python stands for the image's."""
         first = "python" if Path(command[0]).name.startswith("python") else command[0]
-        return self._compose("exec", "-T", "api", first, *command[1:])
+        return self.compose("exec", "-T", "api", first, *command[1:])
+
+    def _remove_idle(self) -> None:
+        """Take away what another choice of engine had needed; its data stays."""
+        for component in COMPONENTS:
+            if not component.belongs(os.environ) and self.ids(component.name):
+                self.compose("--profile", "*", "rm", "--stop", "--force", component.name)
+
+    def ids(self, service: str) -> list[str]:
+        """The containers of one service, the oldest last."""
+        labels = (f"project={self.project}", f"service={service}")
+        filters = [word for one in labels for word in ("--filter", f"label=com.docker.compose.{one}")]
+        return self._docker("ps", "--all", "--quiet", "--no-trunc", *filters)
 
     def endpoints(self) -> dict[str, str]:
         """Addresses by name; empty when the stack is down."""
@@ -212,14 +228,17 @@ class Containers:
 
     def _environment(self) -> dict[str, str]:
         chosen = self._remembered()
+        profiles = [os.environ.get(name) for name in ("COMPOSE_PROFILES", *ENGINES)]
         return {
             **os.environ,
             "COMPOSE_PROJECT_NAME": self.project,
+            "COMPOSE_PROFILES": ",".join(filter(None, profiles)),
             "YARDSTICK_SECRETS": str(self.paths.secrets),
             **{PUBLISHED[name][0]: str(port) for name, port in chosen.items()},
         }
 
-    def _compose(self, *arguments: str) -> int:
+    def compose(self, *arguments: str) -> int:
+        """Run one command of compose for this stack; gives its exit code."""
         sys.stdout.flush()
         try:
             return subprocess.run(

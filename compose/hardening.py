@@ -16,7 +16,7 @@ _EXACT = re.compile(r"[^:@\s]+:v?\d+\.\d+\.\d+(-[\w.-]+)?(@sha256:[0-9a-f]{64})?
 _EXACT_POSTGRES = re.compile(r"postgres:\d+\.\d+(-[\w.-]+)?(@sha256:[0-9a-f]{64})?")
 # An access key is a name; the secret that goes with it says so.
 _SECRET_NAME = re.compile(
-    r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|(?<!ACCESS)_KEY\b|^KEY\b|PRIVATE", re.IGNORECASE
+    r"PASSWORD|PASSWD|_PASS\b|SECRET|TOKEN|CREDENTIAL|(?<!ACCESS)_KEY\b|^KEY\b|PRIVATE", re.IGNORECASE
 )
 _URL_WITH_PASSWORD = re.compile(r"\w+://[^/@\s:]*:[^/@\s]+@")
 _ROOT = {"", "0", "root"}
@@ -124,10 +124,10 @@ def _networks(config: Mapping[str, Any]) -> Iterator[str]:
     services: Mapping[str, Service] = config["services"]
     on = {name: set(service.get("networks") or ()) for name, service in services.items()}
     if "edge" in on:
-        for name in ("postgres", "redis", "prometheus", "loki", "tempo"):
+        for name in ("postgres", "redis", "rabbitmq", "prometheus", "loki", "tempo"):
             if both := on["edge"] & on.get(name, set()):
                 yield f"{', '.join(sorted(both))}: the edge can reach {name}"
-    for name in ("data", "app"):
+    for name in ("data", "app", "broker"):
         if not (config.get("networks", {}).get(name) or {}).get("internal"):
             yield f"{name}: has a way out; set internal"
     for name in services:

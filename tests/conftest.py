@@ -1,8 +1,9 @@
 """Real servers for the tests, private to this run and on free ports."""
 
+import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from compose.events import GOOD, Phase
 from compose.native import Stack
+from tests.containers import containers, left_out, reachable
 from tests.live import Live
 
 
@@ -43,15 +45,29 @@ def redis_url(servers: dict[str, str]) -> str:
 
 @dataclass(frozen=True)
 class WholeStack:
-    """The stack as it came up."""
+    """The stack as it came up.
 
-    stack: Stack
+    Attributes:
+        urls: where each component answers, for this machine.
+        missing: why a component is not there, by name.
+        stack: its runner; None when it runs in containers.
+    """
+
+    urls: Mapping[str, str]
     missing: dict[str, str]
+    stack: Stack | None
 
 
 @pytest.fixture(scope="session")
-def whole_stack() -> Iterator[WholeStack]:
-    """Every component, one stack for the session; what cannot be had on this machine is left out."""
+def whole_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeStack]:
+    """Every component, one stack for the session; what cannot be had on this machine is left out.
+
+    Plain processes, or containers with `YARDSTICK_MODE=docker`.
+    """
+    if os.environ.get("YARDSTICK_MODE") == "docker":
+        with containers(tmp_path_factory.mktemp("containers")) as running:
+            yield WholeStack(reachable(running), left_out(running), None)
+        return
     with tempfile.TemporaryDirectory(prefix="yardstick-stack-") as folder:
         one = Stack(Path(folder))
         try:
@@ -60,9 +76,8 @@ def whole_stack() -> Iterator[WholeStack]:
                 name: text for name, (phase, text) in outcome.items() if phase not in {*GOOD, Phase.MISSING}
             }
             assert not bad, f"not ready: {bad}"
-            yield WholeStack(
-                one, {name: text for name, (phase, text) in outcome.items() if phase is Phase.MISSING}
-            )
+            missing = {name: text for name, (phase, text) in outcome.items() if phase is Phase.MISSING}
+            yield WholeStack(one.endpoints(), missing, one)
         finally:
             one.down()
 
@@ -70,6 +85,8 @@ def whole_stack() -> Iterator[WholeStack]:
 @pytest.fixture
 def stack(whole_stack: WholeStack) -> Stack:
     """The runner of the live stack, to break it with."""
+    if whole_stack.stack is None:
+        pytest.skip("breaks plain processes, and the stack runs in containers")
     return whole_stack.stack
 
 
@@ -77,4 +94,4 @@ def stack(whole_stack: WholeStack) -> Stack:
 def live(whole_stack: WholeStack) -> Iterator[Live]:
     """A client of the live stack's APIs."""
     with httpx.Client(timeout=30) as http:
-        yield Live(whole_stack.stack.endpoints(), http, whole_stack.missing)
+        yield Live(dict(whole_stack.urls), http, whole_stack.missing)

@@ -1,8 +1,13 @@
 """The stack as a whole: every target scraped, rules loaded, every dashboard query answered."""
 
+import os
+
 import pytest
+import yaml
 
 from alerts.build import metrics_used as metrics_in_rules
+from compose.components import COMPONENTS
+from compose.paths import ROOT
 from dashboards.queries import metrics_used as metrics_on_dashboards
 from dashboards.run import run_queries
 from tests.live import Live, eventually
@@ -10,15 +15,28 @@ from tests.live import Live, eventually
 pytestmark = pytest.mark.stack
 
 
+def rule_names(of: str) -> set[str]:
+    """The recording and alert rules that the repository holds for Prometheus or Loki."""
+    groups = [
+        group
+        for file in (ROOT / "alerts" / of).glob("*.yaml")
+        for group in yaml.safe_load(file.read_text())["groups"]
+    ]
+    return {rule.get("alert") or rule["record"] for group in groups for rule in group["rules"]}
+
+
 def test_every_target_is_up(live: Live) -> None:
     def down() -> list[tuple[str, str]]:
         targets = live.http.get(f"{live.url('prometheus')}/api/v1/targets").json()["data"]["activeTargets"]
         jobs = {target["labels"]["job"] for target in targets}
-        expected = {"yardstick-api", "yardstick-worker", "yardstick-scheduler"}
-        expected |= {"prometheus", "alertmanager", "loki", "tempo", "otelcol", "grafana"} - set(live.missing)
-        assert expected <= jobs, f"not scraped: {expected - jobs}"
+        table = {one.name: one.metrics.job for one in COMPONENTS if one.metrics and one.belongs(os.environ)}
+        absent = {job for name, job in table.items() if name in live.missing}
+        # What is missing is no target of plain processes, and one that is down of containers.
+        assert jobs - absent == set(table.values()) - absent, f"scraped: {jobs}"
         return [
-            (target["labels"]["job"], target["lastError"]) for target in targets if target["health"] != "up"
+            (target["labels"]["job"], target["lastError"])
+            for target in targets
+            if target["health"] != "up" and target["labels"]["job"] not in absent
         ]
 
     eventually(lambda: not down(), what="every target up")
@@ -29,7 +47,8 @@ def test_the_ruler_lists_the_logql_alert(live: Live) -> None:
         answer = live.http.get(f"{live.url('loki')}/prometheus/api/v1/rules").json()
         return {rule["name"] for group in answer["data"]["groups"] for rule in group["rules"]}
 
-    eventually(lambda: "YardstickErrorLogRate" in names(), what="the alert in Loki's ruler")
+    assert "YardstickErrorLogRate" in rule_names("loki")
+    eventually(lambda: names() == rule_names("loki"), what="every rule of the repository in Loki's ruler")
 
 
 def test_prometheus_has_loaded_the_rules_without_an_error(live: Live) -> None:
@@ -41,7 +60,7 @@ def test_prometheus_has_loaded_the_rules_without_an_error(live: Live) -> None:
     eventually(
         lambda: rules() and all(rule["health"] == "ok" for rule in rules()), within=180, what="healthy rules"
     )
-    assert {"YardstickComponentDown", "YardstickWatchdog"} <= {rule["name"] for rule in rules()}
+    assert {rule["name"] for rule in rules()} == rule_names("prometheus")
 
 
 def test_the_watchdog_reaches_alertmanager(live: Live) -> None:

@@ -22,13 +22,15 @@ put() { # mode, owner, target; what to write comes on standard input
   mv -f "$3.new" "$3"
 }
 
-chmod 755 /to/postgres /to/redis /to/service /to/grafana /to/s3
+chmod 755 /to/postgres /to/redis /to/rabbitmq /to/service /to/grafana /to/s3
 
-# The database and Redis run as users whose number is their image's own affair. No other container has their volume.
+# The database, Redis and RabbitMQ run as users whose number is their image's own affair. No other container has their volume.
 secret postgres | put 444 0:0 /to/postgres/postgres-password
 secret redis | put 444 0:0 /to/redis/redis-password
 printf 'include /etc/redis/redis.conf\nrequirepass %s\n' "$(secret redis)" | put 444 0:0 /to/redis/redis.conf
+printf 'default_user = yardstick\ndefault_pass = %s\n' "$(secret rabbitmq)" | put 444 0:0 /to/rabbitmq/user.conf
 
+printf 'amqp://yardstick:%s@rabbitmq:5672/%%2F' "$(secret rabbitmq)" | put 400 10001:10001 /to/service/rabbitmq-url
 for name in postgres redis files s3; do
   secret "$name" | put 400 10001:10001 "/to/service/$name-password"
 done

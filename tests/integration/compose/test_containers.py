@@ -5,11 +5,7 @@ The stack is one of its own, beside any other of this machine, and is removed wi
 """
 
 import json
-import os
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -17,9 +13,9 @@ import pytest
 from compose import secret, view
 from compose.components import COMPONENTS
 from compose.discovery import SCALED
-from compose.docker import Container, Containers, engine
+from compose.docker import Containers
 from compose.effective import by_yaml
-from compose.graph import by_name
+from tests.containers import containers, docker, eventually, named, targets
 
 PROBE = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
 SERVICE = by_yaml()["services"]["api"]["image"]
@@ -27,63 +23,18 @@ SERVICE = by_yaml()["services"]["api"]["image"]
 pytestmark = pytest.mark.timeout(900)
 
 
-def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120, check=False)
-
-
-def why_not() -> str:
-    """What keeps this machine from running the stack in containers, or nothing."""
-    if not engine():
-        return "no Docker engine with compose answers here"
-    if os.environ.get("YARDSTICK_COMPOSE"):
-        return ""
-    wanted = {
-        one["image"] for one in by_yaml()["services"].values() if "build" not in one and "profiles" not in one
-    }
-    absent = sorted(image for image in wanted if docker("image", "inspect", image).returncode)
-    return f"images are not on this machine (docker pull fetches them): {', '.join(absent)}" if absent else ""
-
-
-def eventually(check: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """The first true answer of `check`, or its last one."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = check()
-        if found or time.monotonic() > deadline:
-            return found
-        time.sleep(0.25)
-
-
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
-    if reason := why_not():
-        pytest.skip(reason)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RATE_LIMIT_DEFAULT", "1000000/hour")
-        containers = Containers(tmp_path_factory.mktemp("containers"))
-        try:
-            assert containers.up() == 0, "compose has told why above"
-            yield containers
-        finally:
-            containers.down(volumes=True)
-
-
-def named(stack: Containers, service: str) -> Container:
-    return next(one for one in stack.status() if one.service == service)
-
-
-def targets(stack: Containers) -> list[tuple[str, str, str]]:
-    """Job, address and health of everything that Prometheus scrapes."""
-    found = httpx.get(stack.endpoints()["prometheus"] + "/api/v1/targets", timeout=10).json()
-    active = found["data"]["activeTargets"]
-    return sorted((one["labels"]["job"], one["labels"]["instance"], one["health"]) for one in active)
+    with containers(tmp_path_factory.mktemp("containers"), RATE_LIMIT_DEFAULT="1000000/hour") as one:
+        yield one
 
 
 def test_everything_is_well(stack: Containers) -> None:
     found = stack.status()
     assert [f"{one.name}: {one.state}" for one in found if not one.good] == []
     there = {one.service for one in found}
-    assert {"edge", "prepare", *by_name(COMPONENTS)} - there <= {"grafana"}
+    wanted = {one.name for one in COMPONENTS if one.belongs({})}
+    assert {"edge", "prepare", *wanted} - there <= {"grafana"}
 
 
 def test_prometheus_scrapes_all_that_the_table_names(stack: Containers) -> None:

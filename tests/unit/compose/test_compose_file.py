@@ -104,8 +104,12 @@ def _without(service: str, *path: str) -> Callable[[Config], None]:
         (_set("api", "volumes", ["/var/run/docker.sock:/s"]), "api: can reach the engine's socket"),
         (_set("api", "network_mode", "host"), "api: shares the machine's network_mode"),
         (_set("edge", "networks", ["edge", "app", "data"]), "data: the edge can reach postgres"),
+        (_set("edge", "networks", ["edge", "app", "broker"]), "broker: the edge can reach rabbitmq"),
+        (_set("rabbitmq", "environment", {"RABBITMQ_DEFAULT_PASS": "x"}), "_DEFAULT_PASS is a secret"),
+        (_without("rabbitmq", "user"), "rabbitmq: runs as root"),
         (_without("mail", "networks"), "default: mail is on it"),
         (lambda config: config["networks"].update(data={}), "network data: has a way out"),
+        (lambda config: config["networks"].update(broker={}), "network broker: has a way out"),
     ],
 )  # fmt: skip
 def test_a_broken_rule_is_told(config: Config, change: Callable[[Config], None], told: str) -> None:
@@ -122,7 +126,7 @@ def test_without_secrets_it_says_what_to_run() -> None:
 
 def test_every_component_has_a_service_with_its_flags(config: Config) -> None:
     for component in COMPONENTS:
-        if component.when is not None:  # RabbitMQ is not part of the containers
+        if component.name == "epmd":  # RabbitMQ's container has its own
             continue
         service = config["services"][component.name]
         words = " ".join(map(str, service.get("command") or ()))
@@ -156,6 +160,6 @@ def test_the_scrape_targets_are_generated() -> None:
 
 
 def test_stop_periods_are_those_of_the_table(config: Config) -> None:
-    for name in ("api", "worker", "postgres", "loki"):
+    for name in ("api", "worker", "postgres", "rabbitmq", "loki"):
         period = config["services"][name]["stop_grace_period"]
         assert period == f"{by_name(COMPONENTS)[name].stop_seconds}s"
