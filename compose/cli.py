@@ -1,4 +1,4 @@
-"""`python -m compose`: brings the stack up and down, looks at it, keeps its data safe. `--help` names the commands.
+"""`python -m compose`: brings the stack up and down, looks at it and keeps its data safe.
 
 What a stack was brought up as, plain processes or containers, the other commands find in its state folder.
 Exit codes: 0 all well, 1 something failed or is not ready, 2 wrong use, 130 interrupted.
