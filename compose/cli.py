@@ -26,12 +26,13 @@ from compose import verify as verification
 from compose.backup import restore as restoring
 from compose.backup import take
 from compose.backup.archive import Archive
+from compose.backup.containers import InContainers
 from compose.backup.place import Place
 from compose.backup.processes import Processes
 from compose.components import COMPONENTS
 from compose.docker import Containers, engine
 from compose.effective import by_yaml
-from compose.events import GOOD, Phase
+from compose.events import GOOD, Event, Phase
 from compose.graph import by_name
 from compose.hardening import faults
 from compose.model import StackError
@@ -293,10 +294,13 @@ def verify() -> None:
 
 def _place() -> Place:
     if Containers().is_up:
-        raise StackError(
-            "this stack runs in containers, which backup and restore do not reach; plain processes they do"
-        )
-    return Processes(Stack(report=lambda event: _say(event.text) if event.component is None else None))
+        return InContainers(Containers(report=_remark))
+    return Processes(Stack(report=_remark))
+
+
+def _remark(event: Event) -> None:
+    if event.component is None:
+        _say(event.text)
 
 
 def _say(text: str) -> None:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,11 @@ class Container:
     image: str
     memory: str = ""
     cpu: str = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is there, healthy or not."""
+        return self.state in ("healthy", "running", "starting", "unhealthy")
 
     @property
     def good(self) -> bool:
@@ -102,7 +108,7 @@ class Containers:
                 "no Docker engine with compose answers here; start Docker, or run the stack as plain "
                 "processes with MODE=native"
             )
-        with locked(self.paths, self._remark):
+        with self.locked():
             if State.load(self.paths.file).wanted:
                 raise StackError(
                     "this stack runs as plain processes; `make down` first, then `make up MODE=docker`"
@@ -120,7 +126,7 @@ class Containers:
 
     def down(self, *, volumes: bool = False) -> int:
         """Stop and remove the containers; the volumes stay unless asked for. The secrets stay always."""
-        with locked(self.paths, self._remark):
+        with self.locked():
             self.secrets()
             code = self.compose(
                 "--profile", "*", "down", "--remove-orphans", *(["--volumes"] if volumes else [])
@@ -129,6 +135,10 @@ class Containers:
                 self.file.unlink(missing_ok=True)
                 self.paths.endpoints.unlink(missing_ok=True)
             return code
+
+    def locked(self) -> AbstractContextManager[None]:
+        """A block in which no other command works on this stack."""
+        return locked(self.paths, self._remark)
 
     def secrets(self) -> list[str]:
         """Generate what is missing, and tell compose where they are; gives the names."""
@@ -147,11 +157,11 @@ class Containers:
         """Every container of the stack, in the table's order."""
         label = f"label=com.docker.compose.project={self.project}"
         columns = '{{.Label "com.docker.compose.service"}}\t{{.Names}}\t{{.State}}\t{{.Status}}\t{{.Image}}'
-        rows = [line.split("\t") for line in self._docker("ps", "-a", "--filter", label, "--format", columns)]
+        rows = [line.split("\t") for line in self.docker("ps", "-a", "--filter", label, "--format", columns)]
         usage = {}
         if running := [row[1] for row in rows if row[2] == "running"]:
             form = "{{.Name}}\t{{.MemUsage}}\t{{.CPUPerc}}"
-            for line in self._docker("stats", "--no-stream", "--format", form, *running):
+            for line in self.docker("stats", "--no-stream", "--format", form, *running):
                 name, memory, cpu = line.split("\t")
                 usage[name] = (memory, cpu)
         order = ["prepare", *by_name(COMPONENTS), "edge"]
@@ -204,7 +214,7 @@ class Containers:
         """The containers of one service, the oldest last."""
         labels = (f"project={self.project}", f"service={service}")
         filters = [word for one in labels for word in ("--filter", f"label=com.docker.compose.{one}")]
-        return self._docker("ps", "--all", "--quiet", "--no-trunc", *filters)
+        return self.docker("ps", "--all", "--quiet", "--no-trunc", *filters)
 
     def endpoints(self) -> dict[str, str]:
         """Addresses by name; empty when the stack is down."""
@@ -247,7 +257,15 @@ class Containers:
         except OSError as error:
             raise StackError(f"{self.command()[0]} cannot be run: {error.strerror}") from error
 
-    def _docker(self, *arguments: str) -> list[str]:
+    def asked(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run one command of compose for this stack and keep what it says."""
+        command = [*self.command(), *arguments]
+        return subprocess.run(
+            command, env=self._environment(), cwd=ROOT, capture_output=True, text=True, check=False
+        )
+
+    def docker(self, *arguments: str) -> list[str]:
+        """The lines that a command of Docker's client answers. Raises StackError if it fails."""
         try:
             docker = shutil.which("docker") or "docker"
             done = subprocess.run([docker, *arguments], capture_output=True, text=True, check=False)

@@ -1,13 +1,20 @@
-"""A release on a real engine, with RabbitMQ carrying the jobs: rolled under load, upgraded, nothing lost."""
+"""A release on a real engine, with jobs over RabbitMQ: rolled under load, upgraded, restored."""
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import httpx
 import pytest
 
 from compose import rolling
+from compose.backup.archive import Archive
+from compose.backup.containers import InContainers
+from compose.backup.restore import restore
+from compose.backup.take import take
 from compose.components import COMPONENTS
 from compose.docker import Containers
 from compose.model import StackError
@@ -116,5 +123,58 @@ def test_another_engine_takes_the_broker_away(stack: Containers, monkeypatch: py
     assert eventually(lambda: "rabbitmq" not in {job for job, _, _ in targets(stack)})
     api = stack.endpoints()["api"]
     body = {"amount": "1.00", "currency": "EUR", "reference": "redis again"}
+    made = httpx.post(f"{api}/v1/transactions", json=body, timeout=10).json()["data"]["id"]
+    assert eventually(lambda: settled(api, made))
+
+
+def test_grafanas_state_is_copied_and_put_back(stack: Containers, tmp_path: Path) -> None:
+    (image,) = stack.docker("inspect", "--format", "{{.Image}}", stack.ids("api")[0])
+    sql = "import sqlite3, sys; one = sqlite3.connect('/state/grafana.db'); one.executescript(sys.argv[1])"
+
+    def inside_grafana(script: str) -> None:
+        volume = f"{stack.project}_grafana-data:/state"
+        user = ["--user", "472:0", "--network", "none", "--volume", volume, "--entrypoint", "python"]
+        stack.docker("run", "--rm", *user, image, "-c", sql, script)
+
+    def saved(name: str) -> list[str]:
+        place.save_grafana(tmp_path / name)
+        with closing(sqlite3.connect(tmp_path / name)) as one:
+            return [row[0] for row in one.execute("SELECT title FROM dashboard")]
+
+    place = InContainers(stack)
+    assert not place.has_grafana()
+    with pytest.raises(StackError, match="cannot be copied"):
+        place.save_grafana(tmp_path / "none")
+    inside_grafana("CREATE TABLE dashboard (title); INSERT INTO dashboard VALUES ('mine')")
+    assert place.has_grafana()
+    assert saved("first") == ["mine"]
+    inside_grafana("UPDATE dashboard SET title = 'changed'")
+    place.stage_grafana(tmp_path / "first")
+    assert saved("second") == ["changed"]
+    place.switch_grafana()
+    assert saved("third") == ["mine"]
+
+
+def test_a_backup_is_restored_into_an_empty_stack(
+    stack: Containers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUEUE_ENGINE", "redis")
+    monkeypatch.setenv("YARDSTICK_VERSION", "0.2.0")
+    told: list[str] = []
+    place = InContainers(stack)
+    path, before = take(place, tmp_path, told.append)
+    assert before.mode == "docker"
+    assert before.tables["public.transaction"].rows > 100
+    with pytest.raises(StackError, match="holds data"):
+        restore(place, Archive.of(path), told.append)
+    assert stack.down(volumes=True) == 0
+    assert stack.up() == 0
+    restore(place, Archive.of(path), told.append)
+    assert any("counts and hashes are those of the manifest" in one for one in told)
+    assert all(one.good for one in stack.status()), stack.status()
+    _, after = take(place, tmp_path, told.append)
+    assert after.tables["public.transaction"] == before.tables["public.transactions"]
+    api = stack.endpoints()["api"]
+    body = {"amount": "1.00", "currency": "EUR", "reference": "after the restore"}
     made = httpx.post(f"{api}/v1/transactions", json=body, timeout=10).json()["data"]["id"]
     assert eventually(lambda: settled(api, made))
