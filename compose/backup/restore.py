@@ -56,6 +56,7 @@ def restore(place: Place, archive: Archive, say: Callable[[str], None], *, force
             f"{archive.path} cannot be restored: its schema has revision {manifest.revision}, and this "
             f"version knows up to {max(known)}; use version {manifest.version or 'that made it'} or newer"
         )
+    sql.run(place, "postgres", "SELECT 1")  # that there is none to restore into is told first
     _refuse_to_fill_the_disk(place, manifest)
     _refuse_to_lose(place, force)
     with_grafana = GRAFANA in manifest.members and place.has_grafana()
