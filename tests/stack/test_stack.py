@@ -26,20 +26,21 @@ def rule_names(of: str) -> set[str]:
 
 
 def test_every_target_is_up(live: Live) -> None:
-    def down() -> list[tuple[str, str]]:
-        targets = live.http.get(f"{live.url('prometheus')}/api/v1/targets").json()["data"]["activeTargets"]
-        jobs = {target["labels"]["job"] for target in targets}
-        table = {one.name: one.metrics.job for one in COMPONENTS if one.metrics and one.belongs(os.environ)}
-        absent = {job for name, job in table.items() if name in live.missing}
-        # What is missing is no target of plain processes, and one that is down of containers.
-        assert jobs - absent == set(table.values()) - absent, f"scraped: {jobs}"
-        return [
-            (target["labels"]["job"], target["lastError"])
-            for target in targets
-            if target["health"] != "up" and target["labels"]["job"] not in absent
-        ]
+    table = {one.name: one.metrics.job for one in COMPONENTS if one.metrics and one.belongs(os.environ)}
+    # What is missing is no target of plain processes, and one that is down of containers.
+    absent = {job for name, job in table.items() if name in live.missing}
+    wanted = {job: "up" for job in table.values() if job not in absent}
 
-    eventually(lambda: not down(), what="every target up")
+    def health() -> dict[str, str]:
+        targets = live.http.get(f"{live.url('prometheus')}/api/v1/targets").json()["data"]["activeTargets"]
+        targets.sort(key=lambda target: target["health"] != "up")  # one that is down stands for its job
+        found = {target["labels"]["job"]: target["lastError"] or target["health"] for target in targets}
+        return {job: said for job, said in found.items() if job not in absent}
+
+    try:
+        eventually(lambda: health() == wanted, what="every target up, and no other")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; {health()}, not {wanted}") from None
 
 
 def test_the_ruler_lists_the_logql_alert(live: Live) -> None:
