@@ -41,7 +41,11 @@ def sql(url: str, *statements: str) -> None:
 
 
 def aside(call: Callable[[], object]) -> None:
-    """Run what brings a loop of its own in a thread of its own."""
+    """Run what brings a loop of its own in a thread of its own.
+
+    This thread's loop stands still meanwhile. With a service on it use `asyncio.to_thread`: one of its
+    transactions could stand still too, with a lock that the call waits for.
+    """
     failures: list[BaseException] = []
 
     def run() -> None:

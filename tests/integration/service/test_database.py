@@ -20,7 +20,6 @@ from service.errors import UnavailableError
 from service.features.transactions.models import Transaction
 from service.settings import DatabaseSettings
 from service.tables import TABLES
-from tests.integration.service.conftest import aside
 from tests.integration.service.harness import Service
 
 Environment = Callable[..., dict[str, str]]
@@ -48,14 +47,14 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 async def test_migrations_go_up_down_and_up_again(empty_database: str) -> None:
     settings = DatabaseSettings.model_validate({"url": empty_database})
     everything = {table.__tablename__ for table in TABLES}
-    aside(lambda: migrate.upgrade(settings))
+    await asyncio.to_thread(migrate.upgrade, settings)
     assert await tables(empty_database) == everything
-    aside(lambda: migrate.downgrade(settings, "base"))
+    await asyncio.to_thread(migrate.downgrade, settings, "base")
     assert await tables(empty_database) == set()
-    aside(lambda: migrate.upgrade(settings))
-    aside(lambda: migrate.upgrade(settings))
+    await asyncio.to_thread(migrate.upgrade, settings)
+    await asyncio.to_thread(migrate.upgrade, settings)
     assert await tables(empty_database) == everything
-    aside(lambda: migrate.check(settings))
+    await asyncio.to_thread(migrate.check, settings)
 
 
 async def test_upgrades_at_once_wait_for_each_other(

@@ -19,8 +19,8 @@ from service.db.jobs.failures import Failures
 from service.infra.queues.interface import Delivery, Job
 from service.settings import DatabaseSettings
 from service.tables import TABLES
-from tests.integration.service.conftest import aside, sql
-from tests.integration.service.harness import Service, eventually
+from tests.integration.service.conftest import Configure, sql
+from tests.integration.service.harness import Service, eventually, running
 
 MIGRATIONS = sorted((migrate.MIGRATIONS / "versions").glob("*.py"))
 OBJECTS = """
@@ -44,18 +44,18 @@ async def rows(url: str, *names: str) -> dict[str, list[dict[str, Any]]]:
     return {name: await ask(url, f'SELECT * FROM "{name}" ORDER BY id') for name in names}  # noqa: S608
 
 
-async def test_rows_survive_each_revision_back_and_forth(service: Service, database_url: str) -> None:
+async def test_rows_survive_each_revision_back_and_forth(configure: Configure, database_url: str) -> None:
     settings = DatabaseSettings.model_validate({"url": database_url})
-    failures, error = Failures(service.container.database), ValueError("no")
-    async with service.working():
-        done = [await service.create(reference=f"r{number}") for number in range(5)]
-        for transaction in done:
-            await service.settled(transaction["id"])
-    await service.create(reference="pending")
-    stranger = Job(id=uuid4(), name="transaction.x.v1", payload={"a": 1}, due_at=datetime.now(UTC))
-    await failures.bury(Delivery("1", stranger.encode()), stranger, error)
-    await failures.bury(Delivery("no UUID", b"junk \xff"), None, error)
-    await service.container.database.close()
+    async with running(configure()) as service:
+        failures, error = Failures(service.container.database), ValueError("no")
+        async with service.working():
+            done = [await service.create(reference=f"r{number}") for number in range(5)]
+            for transaction in done:
+                await service.settled(transaction["id"])
+        await service.create(reference="pending")
+        stranger = Job(id=uuid4(), name="transaction.x.v1", payload={"a": 1}, due_at=datetime.now(UTC))
+        await failures.bury(Delivery("1", stranger.encode()), stranger, error)
+        await failures.bury(Delivery("no UUID", b"junk \xff"), None, error)
     passing = {"snowflake_node", "queue_pause", "worker_presence"}
     tables = [table.__tablename__ for table in TABLES if table.__tablename__ not in passing]
     before = await rows(database_url, *tables)
@@ -65,16 +65,16 @@ async def test_rows_survive_each_revision_back_and_forth(service: Service, datab
         "schedule": 0,
     }
     old = {"outbox_entry": 7, "job_effect": 5, "dead_job": 2}
-    aside(lambda: migrate.downgrade(settings, "0002"))
+    await asyncio.to_thread(migrate.downgrade, settings, "0002")
     second = await rows(database_url, "transaction", *old)
     assert second["transaction"] == before["transaction"]
     assert {name: len(second[name]) for name in old} == old
     assert {row["body"] for row in second["dead_job"]} >= {b"junk \xff"}
-    aside(lambda: migrate.downgrade(settings, "0001"))
+    await asyncio.to_thread(migrate.downgrade, settings, "0001")
     assert await rows(database_url, "transaction", *old) == second
-    aside(lambda: migrate.upgrade(settings, "0002"))
+    await asyncio.to_thread(migrate.upgrade, settings, "0002")
     assert await rows(database_url, "transaction", *old) == second
-    aside(lambda: migrate.upgrade(settings))
+    await asyncio.to_thread(migrate.upgrade, settings)
     after = await rows(database_url, *tables)
     assert after["transaction"] == before["transaction"]
     for row, was in zip(after["job"], before["job"], strict=True):
@@ -84,15 +84,16 @@ async def test_rows_survive_each_revision_back_and_forth(service: Service, datab
         changed = {name for name in row if row[name] != was[name]}
         # The old tables did not know when a dead job was due and published.
         assert changed <= ({"created_at", "due_at", "published_at"} if was["outcome"] == "dead" else set())
-    aside(lambda: migrate.check(settings))
+    await asyncio.to_thread(migrate.check, settings)
     newest = max(row["id"] for row in before["transaction"])
-    await service.create(reference="after")
+    async with running(configure()) as service:
+        await service.create(reference="after")
     assert max(row["id"] for row in await ask(database_url, "SELECT id FROM transaction")) > newest
 
 
 async def test_going_back_leaves_nothing_and_forth_makes_the_same(empty_database: str) -> None:
     settings = DatabaseSettings.model_validate({"url": empty_database})
-    aside(lambda: migrate.upgrade(settings))
+    await asyncio.to_thread(migrate.upgrade, settings)
     first = await ask(empty_database, OBJECTS)
     assert {row["name"] for row in first} >= {
         "view transaction_summary",
@@ -100,26 +101,26 @@ async def test_going_back_leaves_nothing_and_forth_makes_the_same(empty_database
         "function snowflake_time",
         "trigger transaction",
     }
-    aside(lambda: migrate.downgrade(settings, "base"))
+    await asyncio.to_thread(migrate.downgrade, settings, "base")
     assert await ask(empty_database, OBJECTS) == []
-    aside(lambda: migrate.upgrade(settings))
+    await asyncio.to_thread(migrate.upgrade, settings)
     assert await ask(empty_database, OBJECTS) == first
 
 
 async def test_a_difference_between_models_and_database_is_found(empty_database: str) -> None:
     settings = DatabaseSettings.model_validate({"url": empty_database})
-    aside(lambda: migrate.upgrade(settings))
+    await asyncio.to_thread(migrate.upgrade, settings)
     sql(empty_database, "ALTER TABLE transaction DROP COLUMN settled_at")
     with pytest.raises(AutogenerateDiffsDetected):
-        aside(lambda: migrate.check(settings))
+        await asyncio.to_thread(migrate.check, settings)
 
 
 async def test_a_migration_that_fails_half_way_leaves_no_half(empty_database: str) -> None:
     settings = DatabaseSettings.model_validate({"url": empty_database})
-    aside(lambda: migrate.upgrade(settings, "0001"))
+    await asyncio.to_thread(migrate.upgrade, settings, "0001")
     sql(empty_database, "CREATE VIEW transaction_summary AS SELECT 1 AS other")
     with pytest.raises(ProgrammingError, match="cannot change name of view column"):
-        aside(lambda: migrate.upgrade(settings))
+        await asyncio.to_thread(migrate.upgrade, settings)
     assert [row["name"] for row in await ask(empty_database, OBJECTS)] == ["view transaction_summary"]
     assert await ask(empty_database, "SELECT version_num FROM alembic_version") == [{"version_num": "0001"}]
 
