@@ -62,27 +62,26 @@ def _replace(stack: Containers, service: str, old: str) -> None:
     try:
         _must(stack, f"the new {service} did not become healthy; the old one goes on", *started)
         for one in edge:
-            _await_answer(one, next(new for new in stack.ids(service) if new not in before))
+            _await_answer(stack, one, next(new for new in stack.ids(service) if new not in before))
     except StackError:
         if failed := [one for one in stack.ids(service) if one not in before]:
-            _docker("rm", "--force", *failed)
+            stack.docker("rm", "--force", *failed)
         raise
     # Its own grace, and not a kill: a container that was told to stop is not started again.
     with subprocess.Popen([_client(), "stop", old], stdout=subprocess.DEVNULL) as stopping:
         for one in edge:
-            _docker("exec", one, "sh", "-c", _ASK)
+            _inside(one, _ASK)
     if stopping.returncode:
         raise StackError(f"docker stop {old[:12]} failed with exit code {stopping.returncode}")
-    _docker("rm", old)
+    stack.docker("rm", old)
 
 
-def _await_answer(edge: str, instance: str) -> None:
+def _await_answer(stack: Containers, edge: str, instance: str) -> None:
     """Wait until the edge has an answer of the instance, on the network that they share."""
     form = "{{range $name, $one := .NetworkSettings.Networks}}{{$name}} {{$one.IPAddress}}\n{{end}}"
-    found = dict(line.split() for line in _docker("inspect", "--format", form, instance).splitlines() if line)
+    found = dict(line.split() for line in stack.docker("inspect", "--format", form, instance) if line)
     address = next((ip for name, ip in found.items() if name.endswith("_app")), "none")
-    ask = [_client(), "exec", edge, "sh", "-c", _SEEN.replace("{address}", address)]
-    if subprocess.run(ask, capture_output=True, check=False).returncode:
+    if not _inside(edge, _SEEN.replace("{address}", address)):
         raise StackError("the edge has no answer of the new api; the old one goes on")
 
 
@@ -95,8 +94,7 @@ def _client() -> str:
     return shutil.which("docker") or "docker"
 
 
-def _docker(*arguments: str) -> str:
-    done = subprocess.run([_client(), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode and arguments[0] != "exec":
-        raise StackError(f"docker {arguments[0]} failed: {done.stderr.strip()}")
-    return done.stdout
+def _inside(edge: str, script: str) -> bool:
+    """Whether a script of the shell went well in the edge's container."""
+    ask = [_client(), "exec", edge, "sh", "-c", script]
+    return subprocess.run(ask, capture_output=True, check=False).returncode == 0

@@ -104,9 +104,10 @@ class InContainers:
         self._grafana(_REMOVE, f"{_STATE}.restored")
 
     def _postgres(self) -> str:
-        for one in self._stack.status():
-            if one.service == "postgres" and one.running:
-                return one.name
+        # Not by `status`, which measures every container: this is asked for each of PostgreSQL's programs.
+        for one in self._stack.ids("postgres"):
+            if self._stack.docker("inspect", "--format", "{{.State.Running}}", one) == ["true"]:
+                return one
         raise StackError("the stack's PostgreSQL does not run; `make up` starts it, `make logs` tells more")
 
     def _once(self, *arguments: str) -> str:
