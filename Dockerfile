@@ -1,6 +1,6 @@
 # Two images: `service` (the API, the worker, the migrations) and `loadtest`. Each is Python, the locked packages
 # and the code, and nothing to build with. The same sources on the same base give the same layers.
-ARG PYTHON_IMAGE=python:3.13.9-slim-trixie
+ARG PYTHON_IMAGE=python:3.13.15-slim-trixie@sha256:881d80734ee05dca6f7f42dcb080975652a53c7eda9ba1f03bb8da31aa6a6ec2
 
 FROM ${PYTHON_IMAGE} AS tools
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \

@@ -30,7 +30,7 @@ from compose.backup.containers import InContainers
 from compose.backup.place import Place
 from compose.backup.processes import Processes
 from compose.components import COMPONENTS
-from compose.docker import Containers, engine
+from compose.docker import OPTIONAL, Containers, engine
 from compose.effective import by_yaml
 from compose.events import GOOD, Event, Phase
 from compose.graph import by_name
@@ -319,7 +319,7 @@ def _up_in_containers(names: list[str]) -> None:
         # Compose shows its own progress; a remark comes before it.
         containers = Containers(report=lambda event: console.print(event.text, style="yellow", markup=False))
         code = containers.up(names)
-        view.urls(COMPONENTS, containers.endpoints(), console)
+        view.urls(COMPONENTS, containers.endpoints(), console, OPTIONAL)
         if code:
             bad = [one.name for one in containers.status() if not one.good]
             errors.print(

@@ -31,8 +31,16 @@ PUBLISHED: Mapping[str, tuple[str, int]] = {
     "prometheus": ("YARDSTICK_PROMETHEUS_PORT", 9090),
     "alertmanager": ("YARDSTICK_ALERTMANAGER_PORT", 9093),
     "grafana": ("YARDSTICK_GRAFANA_PORT", 3000),
+    "mail": ("YARDSTICK_MAIL_PORT", 8025),
+    "s3": ("YARDSTICK_S3_PORT", 7070),
 }
 """What can be reached from this machine: the variable that moves it, and its usual port."""
+
+OPTIONAL: Mapping[str, str] = {
+    "mail": "what was mailed, in the sandbox",
+    "s3": "files: where signed links lead",
+}
+"""Those of them that have a profile of their name and are only there with it, and what is seen there."""
 
 IN_FILES = ("api", "worker", "scheduler")
 """Whose log lines are in files that the collector tails, and not on standard output."""
@@ -166,7 +174,7 @@ class Containers:
                 usage[name] = (memory, cpu)
         order = ["prepare", *by_name(COMPONENTS), "edge"]
         found = [
-            Container(service, name, _state(state, text), image, *usage.get(name, ("", "")))
+            Container(service, name, _state(state, text), image.partition("@")[0], *usage.get(name, ("", "")))
             for service, name, state, text, image in rows
         ]
         return sorted(
@@ -238,11 +246,10 @@ class Containers:
 
     def _environment(self) -> dict[str, str]:
         chosen = self._remembered()
-        profiles = [os.environ.get(name) for name in ("COMPOSE_PROFILES", *ENGINES)]
         return {
             **os.environ,
             "COMPOSE_PROJECT_NAME": self.project,
-            "COMPOSE_PROFILES": ",".join(filter(None, profiles)),
+            "COMPOSE_PROFILES": ",".join(_profiles()),
             "YARDSTICK_SECRETS": str(self.paths.secrets),
             **{PUBLISHED[name][0]: str(port) for name, port in chosen.items()},
         }
@@ -287,6 +294,8 @@ class Containers:
         had = self._remembered() if self.status() else {}
         chosen: dict[str, int] = {}
         for name, (variable, usual) in PUBLISHED.items():
+            if name in OPTIONAL and name not in _profiles():
+                continue
             if given := os.environ.get(variable):
                 if not given.isdecimal():
                     raise StackError(f"{variable} is {given!r}; it must be a port, such as {usual}")
@@ -304,6 +313,12 @@ class Containers:
 
     def _remark(self, text: str) -> None:
         self.report(Event(None, None, text))
+
+
+def _profiles() -> list[str]:
+    """Those that are asked for by name, and those that the choice of engines needs."""
+    asked = os.environ.get("COMPOSE_PROFILES", "").split(",")
+    return [name for name in (*asked, *(os.environ.get(engine, "") for engine in ENGINES)) if name]
 
 
 def _state(state: str, text: str) -> str:

@@ -98,12 +98,20 @@ def _line(name: str, phase: Phase, text: str, seconds: float) -> Text:
     return line
 
 
-def urls(table: Iterable[Component], addresses: Mapping[str, str], console: Console) -> None:
-    """The addresses a person opens."""
+def urls(
+    table: Iterable[Component],
+    addresses: Mapping[str, str],
+    console: Console,
+    others: Mapping[str, str] | None = None,
+) -> None:
+    """The addresses a person opens: of the table's components, and of others with what they are."""
     grid = Table.grid(padding=(0, 2))
     for component in table:
         if component.show and component.show in addresses:
             grid.add_row(f"  {component.name}", addresses[component.show], Text(component.about, style="dim"))
+    for name, about in (others or {}).items():
+        if name in addresses:
+            grid.add_row(f"  {name}", addresses[name], Text(about, style="dim"))
     if grid.row_count:
         console.print(grid)
 

@@ -37,6 +37,6 @@ done
 secret grafana | put 400 472:0 /to/grafana/grafana-password
 secret s3 | put 400 10001:10001 /to/s3/s3-password
 
-chown 10001:10001 /data/s3 /data/service-logs /data/files /data/otelcol /data/loki /data/tempo /data/load-reports
+chown 10001:10001 /data/s3 /data/service-logs /data/files /data/queue /data/otelcol /data/loki /data/tempo /data/load-reports
 chown 65534:65534 /data/prometheus /data/alertmanager
 chown 472:0 /data/grafana

@@ -108,6 +108,23 @@ def test_only_what_runs_has_an_address(state: Path) -> None:
     assert json.loads((state / "endpoints.json").read_text()) == addresses
 
 
+def test_what_has_a_profile_of_its_own_has_a_port_and_an_address_only_with_it(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports, "is_free", lambda port: True)
+    rows = ("mail\tm\trunning\tUp 2 seconds (healthy)\tx", "s3\ts\trunning\tUp 2 seconds (healthy)\tx")
+    (state.parent / "notes.ps").write_text("\n".join(rows) + "\n")
+    Containers().up()
+    assert not told(state).keys() & {"YARDSTICK_MAIL_PORT", "YARDSTICK_S3_PORT"}
+    monkeypatch.setenv("COMPOSE_PROFILES", "mail")
+    monkeypatch.setenv("FILES_ENGINE", "s3")
+    shown = CliRunner().invoke(app, ["up", "--mode", "docker"]).output
+    assert (told(state)["YARDSTICK_MAIL_PORT"], told(state)["YARDSTICK_S3_PORT"]) == ("8025", "7070")
+    assert told(state)["COMPOSE_PROFILES"] == "mail,s3"
+    assert re.search(r"mail +http://127.0.0.1:8025 +what was mailed", shown)
+    assert re.search(r"s3 +http://127.0.0.1:7070 +files", shown)
+
+
 def test_down_keeps_the_volumes_unless_asked_and_the_secrets_always(state: Path) -> None:
     Containers().up()
     assert Containers().is_up
@@ -145,10 +162,13 @@ def test_what_docker_says_in_one_word(state_: str, text: str, word: str, good: b
 
 def test_status_is_red_where_a_container_is_not_well(state: Path) -> None:
     Containers().up()
-    (state.parent / "notes.ps").write_text("api\tx-api-1\texited\tExited (1) 2 seconds ago\timage:1.2.3\n")
+    (state.parent / "notes.ps").write_text(
+        "api\tx-api-1\texited\tExited (1) 2 seconds ago\timage:1.2.3@sha256:0\n"
+    )
     result = CliRunner().invoke(app, ["status"])
     assert result.exit_code == 1
     assert "failed 1" in result.output
+    assert "image:1.2.3 " in result.output
 
 
 def test_plain_processes_and_containers_keep_apart(state: Path) -> None:
