@@ -16,9 +16,10 @@ import httpx
 import pytest
 
 from compose.components import COMPONENTS
-from compose.docker import Container, Containers, engine
+from compose.docker import ENGINES, PUBLISHED, Container, Containers, engine
 from compose.effective import by_yaml
 from compose.graph import by_name
+from tests.ports import free_port
 
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -26,7 +27,7 @@ def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 
-def why_not(profile: str | None = None) -> str:
+def why_not(*profiles: str) -> str:
     """What keeps this machine from running the stack in containers, or nothing."""
     if not engine():
         return "no Docker engine with compose answers here"
@@ -35,7 +36,7 @@ def why_not(profile: str | None = None) -> str:
     wanted = {
         one["image"]
         for one in by_yaml()["services"].values()
-        if "build" not in one and set(one.get("profiles", ())) <= {profile}
+        if "build" not in one and set(one.get("profiles", ())) <= set(profiles)
     }
     absent = sorted(image for image in wanted if docker("image", "inspect", image).returncode)
     return f"images are not on this machine (docker pull fetches them): {', '.join(absent)}" if absent else ""
@@ -44,10 +45,12 @@ def why_not(profile: str | None = None) -> str:
 @contextmanager
 def containers(folder: Path, **environment: str) -> Iterator[Containers]:
     """A stack of its own, beside any other of this machine; removed with its volumes at the end."""
-    if reason := why_not(environment.get("QUEUE_ENGINE")):
+    if reason := why_not(*(environment.get(name, "") for name in ENGINES)):
         pytest.skip(reason)
+    # Ports of its own: between the choice of the usual ones and their use others may take them.
+    own = {variable: str(free_port()) for variable, _ in PUBLISHED.values()}
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
+        for name, value in {**own, **environment}.items():
             patch.setenv(name, value)
         stack = Containers(folder)
         try:

@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncpg
 
+from compose.docker import Containers
 from compose.native import Stack
 from compose.paths import ROOT
 
@@ -61,7 +62,7 @@ def fill(stack: Stack, mark: str, rows: int = 50) -> None:
     )
 
 
-def command(stack: Stack, *arguments: str, limit: int | None = None) -> "subprocess.Popen[str]":
+def command(stack: Stack | Containers, *arguments: str, limit: int | None = None) -> "subprocess.Popen[str]":
     """`python -m compose ...` on that stack, in a process group of its own.
 
     Args:
@@ -86,9 +87,9 @@ def command(stack: Stack, *arguments: str, limit: int | None = None) -> "subproc
     )
 
 
-def finished(process: "subprocess.Popen[str]") -> tuple[int, str]:
+def finished(process: "subprocess.Popen[str]", within: float = 120) -> tuple[int, str]:
     """Exit code and all that was said."""
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=within)
     return process.returncode, said
 
 
