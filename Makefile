@@ -98,8 +98,11 @@ bench: $(if $(filter $(SUITES),$(SUITE)),install $(PEERS:%=%/.installed)) ## job
 
 # -- prove -----------------------------------------------------------------------------------------------
 
+# All of them in two processes, as most of them wait most of the time; a choice in one.
+SHARED := --numprocesses 2 --no-loadscope-reorder
+
 test: programs rabbitmq $(PEERS:%=%/.installed) ## every test that this machine can run (ARGS="tests/contract -k redis")
-	@$(PY) -m pytest -rs $(ARGS)
+	@$(PY) -m pytest -rs $(or $(ARGS),$(SHARED))
 
 test-stack: programs ## the tests against the live stack (YARDSTICK_MODE=docker: in containers)
 	@$(PY) -m pytest -rs tests/stack $(ARGS)

@@ -6,9 +6,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from compose.events import GOOD, Phase
 from compose.native import Stack
@@ -19,6 +21,28 @@ from tests.live import Live
 def pytest_configure() -> None:
     # A shell's background job ignores Ctrl-C, and so would every program that the tests start and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Together(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+    """What starts something together is for one process, where several share the tests.
+
+    The live stack is one for all that ask for it; else the tests of a file stay together. Each campaign of
+    kills is by itself.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(("tests/stack/", "tests/faults/test_backends.py")):
+            return "the live stack"
+        return nodeid if nodeid.startswith("tests/faults/kills/") else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return Together(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, so that at the end no process waits for another for long."""
+    items.sort(key=lambda item: not item.get_closest_marker("faults"))
 
 
 @pytest.fixture(scope="session")

@@ -3,18 +3,11 @@
 import pytest
 
 from tests.faults.kills import report
-from tests.faults.kills.campaign import Outcome
-
-OUTCOMES = pytest.StashKey[list[Outcome]]()
-
-
-@pytest.fixture(scope="session")
-def outcomes(request: pytest.FixtureRequest) -> list[Outcome]:
-    """Where campaigns leave their outcome."""
-    return request.config.stash.setdefault(OUTCOMES, [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if found := terminalreporter.config.stash.get(OUTCOMES, []):
+    ended = [one for how in ("passed", "failed") for one in terminalreporter.getreports(how)]
+    rows = [value for one in ended for name, value in one.user_properties if name == report.PROPERTY]
+    if rows:
         terminalreporter.section("kills under load")
-        terminalreporter.write_line("\n".join(report.table(found)))
+        terminalreporter.write_line("\n".join(report.table(rows)))

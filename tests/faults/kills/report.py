@@ -14,6 +14,9 @@ COLUMNS = (
     "interrupted", "lost", "twice", "unexpected", "rerun p50", "rerun max", "201/s", "minutes",
 )  # fmt: skip
 
+PROPERTY = "campaign"
+"""Under which a test records its row, so that it reaches the summary from another process too."""
+
 
 def row(outcome: Outcome) -> tuple[str, ...]:
     """One campaign, in the order of `COLUMNS`; times in seconds unless named."""
@@ -33,9 +36,9 @@ def row(outcome: Outcome) -> tuple[str, ...]:
     return tuple(str(cell) for cell in cells)
 
 
-def table(outcomes: Sequence[Outcome]) -> list[str]:
-    """Lines of a Markdown table."""
-    rows = [COLUMNS, *(row(outcome) for outcome in outcomes)]
+def table(campaigns: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table, of the rows of campaigns."""
+    rows = [COLUMNS, *campaigns]
     widths = [max(len(cells[i]) for cells in rows) for i in range(len(COLUMNS))]
     lines = [
         "| " + " | ".join(c.rjust(w) for c, w in zip(cells, widths, strict=True)) + " |" for cells in rows

@@ -6,6 +6,7 @@ is the load, new transactions a second (10). docs/jobs-proof.md tells the method
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from compose import rabbitmq
 from compose.model import MissingProgramError
 from tests.faults.kills import report
-from tests.faults.kills.campaign import NOTICED, Campaign, Engine, Outcome
+from tests.faults.kills.campaign import NOTICED, Campaign, Engine
 
 KILLS = int(os.environ.get("KILLS", "20"))
 REPORTS = Path(__file__).parents[3] / "reports" / "faults"
@@ -24,7 +25,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(600 + 15 * KILLS)]
 
 @pytest.mark.parametrize("engine", ["redis", "rabbitmq", "file"])
 async def test_no_job_is_lost_and_no_effect_happens_twice(
-    engine: Engine, tmp_path: Path, outcomes: list[Outcome]
+    engine: Engine, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     if engine == "rabbitmq":
         try:
@@ -34,7 +35,7 @@ async def test_no_job_is_lost_and_no_effect_happens_twice(
     seed = int(os.environ.get("KILLS_SEED") or random.randrange(10**6))
     print(f"KILLS={KILLS} KILLS_SEED={seed}")
     outcome = await Campaign(engine, KILLS, seed, tmp_path).run()
-    outcomes.append(outcome)
+    record_property(report.PROPERTY, report.row(outcome))
     report.write(outcome, REPORTS)
     found = outcome.account
     assert found is not None
