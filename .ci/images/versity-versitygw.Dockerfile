@@ -1,0 +1,3 @@
+FROM standin/debian:trixie
+COPY versitygw /app/versitygw
+ENTRYPOINT ["/app/versitygw"]
