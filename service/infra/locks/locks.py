@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from observability import Telemetry
 from service.infra.locks.errors import LockNotAcquiredError
@@ -85,12 +86,14 @@ class Locks:
         for attempt in range(retries + 1):
             # From before it was asked for: the server's time to live begins later, so ours ends earlier.
             asked = time.monotonic()
+            command = self._store.run(ACQUIRE, [key, _FENCE], [token, round(ttl * 1000)])
+            asking = asyncio.ensure_future(command)
             try:
-                answer = await self._store.run(ACQUIRE, [key, _FENCE], [token, round(ttl * 1000)])
+                answer = await asyncio.shield(asking)
             except BaseException as error:
                 if not isinstance(error, RedisFault) or error.maybe_applied:
                     # It may be ours without our knowing: nobody should wait for it to expire.
-                    await self._abandon(key, token)
+                    await self._abandon(asking, key, token)
                 raise
             if answer:
                 return Lock(name, key=key, token=token, fence=int(answer[0]), ttl=ttl, asked=asked)
@@ -101,7 +104,9 @@ class Locks:
         self._metrics.refused.labels(kind).inc()
         raise LockNotAcquiredError(name)
 
-    async def _abandon(self, key: str, token: str) -> None:
+    async def _abandon(self, asking: "asyncio.Future[Any]", key: str, token: str) -> None:
+        # After its answer: on another connection a release could overtake what is still on its way.
+        await asyncio.wait([asking], timeout=RELEASE_SECONDS)
         with suppress(RedisFault, TimeoutError):
             async with asyncio.timeout(RELEASE_SECONDS):
                 await self._store.run(RELEASE, [key], [token])
