@@ -58,16 +58,21 @@ async def test_a_client_that_reads_nothing_is_dropped_and_the_others_are_not(
         for _ in range(slow_number)
     ]
     before = peak = api.rss
-    for number in range(rounds):
+    number = dropped = 0
+    # How much the kernel takes for a client that reads nothing is its own affair: a few MiB at most.
+    while number < rounds or (dropped < slow_number and number < 5 * rounds):
         service.container.bus.publish(happened(subject, number=number, large=large))
+        number += 1
         # At the speed of the clients that do read: it is not they who are slow.
-        await asyncio.gather(*(client.until(number + 1) for client in fast))
+        await asyncio.gather(*(client.until(number) for client in fast))
         peak = max(peak, api.rss)
+        if not number % 100:
+            dropped = int(await api.metric("yardstick_live_dropped_total", transport="sse", reason="slow"))
     for client in fast:
-        assert client.numbers == list(range(rounds))
-    assert await api.metric("yardstick_live_dropped_total", transport="sse", reason="slow") == slow_number
+        assert client.numbers == list(range(number))
+    assert dropped == slow_number
     assert await api.metric("yardstick_live_clients", transport="sse") == len(fast)
-    sent = rounds * len(large)
+    sent = number * len(large)
     grown = peak - before
     print(f"\n{slow_number} slow clients: {grown / 2**20:.1f} MiB more for {sent / 2**20:.1f} MiB each")
     # The window keeps all of them once; a client that is gone nothing.
