@@ -23,16 +23,21 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LIVE_STACK = ("tests/stack/", "tests/faults/test_backends.py")
+ENGINE = tuple(f"tests/integration/compose/test_{name}.py" for name in ("containers", "profiles", "releases"))
+
+
 class Together(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
     """What starts something together is for one process, where several share the tests.
 
-    The live stack is one for all that ask for it; else the tests of a file stay together. Each campaign of
-    kills is by itself.
+    The live stack is one for all that ask for it, and so is the engine, whose images take long to build; else
+    the tests of a file stay together. Each campaign of kills is by itself.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith(("tests/stack/", "tests/faults/test_backends.py")):
-            return "the live stack"
+        for together in (LIVE_STACK, ENGINE):
+            if nodeid.startswith(together):
+                return together[0]
         return nodeid if nodeid.startswith("tests/faults/kills/") else nodeid.partition("::")[0]
 
 
@@ -42,7 +47,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first, so that at the end no process waits for another for long."""
-    items.sort(key=lambda item: not item.get_closest_marker("faults"))
+    items.sort(key=lambda item: not (item.nodeid.startswith(ENGINE) or item.get_closest_marker("faults")))
 
 
 @pytest.fixture(scope="session")

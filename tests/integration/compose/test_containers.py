@@ -138,6 +138,16 @@ def test_the_service_has_no_rights_and_cannot_write(stack: Containers) -> None:
     assert "Read-only file system" in tried.stderr
 
 
+def test_the_image_is_one_layer_on_its_base_and_small(stack: Containers) -> None:
+    form = "{{.Size}} {{.CreatedBy}}"
+    layers = docker("history", SERVICE, "--human=false", "--no-trunc", "--format", form).stdout.splitlines()
+    (own,) = [line for line in layers if "COPY /out" in line]
+    # 250 MB, less the 126.25 MB that Docker's record of the official images names for the base.
+    assert 50e6 < int(own.split()[0]) < 123.75e6
+    top = layers[: layers.index(own)]
+    assert {line.split()[0] for line in top} <= {"0"}, top
+
+
 def test_sigterm_drains(stack: Containers) -> None:
     name = named(stack, "worker").name
     docker("stop", name)
