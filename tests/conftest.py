@@ -15,6 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 from compose.events import GOOD, Phase
 from compose.native import Stack
 from tests.containers import containers, left_out, reachable
+from tests.faults.kills import report
 from tests.live import Live
 
 
@@ -48,6 +49,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first, so that at the end no process waits for another for long."""
     items.sort(key=lambda item: not (item.nodeid.startswith(ENGINE) or item.get_closest_marker("faults")))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of all campaigns, whichever process they ran in; where they stand, only that one looks."""
+    ended = [one for how in ("passed", "failed") for one in terminalreporter.getreports(how)]
+    rows = [value for one in ended for name, value in one.user_properties if name == report.PROPERTY]
+    if rows:
+        terminalreporter.section("kills under load")
+        terminalreporter.write_line("\n".join(report.table(rows)))
 
 
 @pytest.fixture(scope="session")
