@@ -95,6 +95,20 @@ def reachable(stack: Containers) -> dict[str, str]:
     return found
 
 
+def create(api: str, reference: str) -> str:
+    """A new transaction's ID."""
+    body = {"amount": "12.50", "currency": "EUR", "reference": reference}
+    answer = httpx.post(f"{api}/v1/transactions", json=body, timeout=30)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["data"]["id"])
+
+
+def settled(api: str, transaction: str) -> bool:
+    """Whether the worker has done its job."""
+    found = httpx.get(f"{api}/v1/transactions/{transaction}", timeout=30)
+    return bool(found.status_code == 200 and found.json()["data"]["status"] == "settled")
+
+
 def left_out(stack: Containers) -> dict[str, str]:
     """The components that have no container although they belong to the stack."""
     wanted = [one.name for one in COMPONENTS if one.belongs(os.environ) and one.name in by_yaml()["services"]]

@@ -15,7 +15,7 @@ from compose.components import COMPONENTS
 from compose.discovery import SCALED
 from compose.docker import Containers
 from compose.effective import by_yaml
-from tests.containers import containers, docker, eventually, named, targets
+from tests.containers import containers, create, docker, eventually, named, settled, targets
 
 PROBE = """
 import socket, sys
@@ -56,11 +56,8 @@ def test_prometheus_scrapes_all_that_the_table_names(stack: Containers) -> None:
 
 def test_a_transaction_goes_all_the_way(stack: Containers) -> None:
     api = stack.endpoints()["api"]
-    body = {"amount": "12.50", "currency": "EUR", "reference": "containers"}
-    made = httpx.post(f"{api}/v1/transactions", json=body, timeout=10)
-    assert made.status_code == 201, made.text
-    one = f"{api}/v1/transactions/{made.json()['data']['id']}"
-    assert eventually(lambda: httpx.get(one, timeout=10).json()["data"]["status"] == "settled")
+    made = create(api, "containers")
+    assert eventually(lambda: settled(api, made))
 
 
 @pytest.mark.parametrize(

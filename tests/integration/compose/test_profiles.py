@@ -15,7 +15,7 @@ import pytest
 from compose.docker import Containers
 from compose.effective import by_yaml
 from compose.native import Stack
-from tests.containers import containers, docker, eventually, named
+from tests.containers import containers, create, docker, eventually, named, settled
 from tests.integration.compose.backups import command, finished
 
 pytestmark = pytest.mark.timeout(900)
@@ -37,18 +37,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
         tmp_path_factory.mktemp("profiles"), **CHOSEN, COMPOSE_PROFILES="mail" if there else ""
     ) as one:
         yield one
-
-
-def create(api: str, reference: str) -> str:
-    body = {"amount": "12.50", "currency": "EUR", "reference": reference}
-    answer = httpx.post(f"{api}/v1/transactions", json=body, timeout=30)
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["data"]["id"])
-
-
-def settled(api: str, transaction: str) -> bool:
-    found = httpx.get(f"{api}/v1/transactions/{transaction}", timeout=30)
-    return bool(found.status_code == 200 and found.json()["data"]["status"] == "settled")
 
 
 def test_workers_share_a_queue_that_is_a_file(stack: Containers) -> None:

@@ -15,7 +15,7 @@ from compose.backup.containers import InContainers
 from compose.components import COMPONENTS
 from compose.docker import Containers
 from compose.model import StackError
-from tests.containers import Load, containers, docker, eventually, named, targets
+from tests.containers import Load, containers, create, docker, eventually, named, settled, targets
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -25,11 +25,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
     folder = tmp_path_factory.mktemp("releases")
     with containers(folder, QUEUE_ENGINE="rabbitmq", YARDSTICK_VERSION="0.1.0") as one:
         yield one
-
-
-def settled(api: str, transaction: str) -> bool:
-    found = httpx.get(f"{api}/v1/transactions/{transaction}", timeout=10)
-    return bool(found.status_code == 200 and found.json()["data"]["status"] == "settled")
 
 
 def images(stack: Containers, service: str) -> set[str]:
@@ -44,8 +39,7 @@ def inside(stack: Containers, service: str, *command: str) -> str:
 
 def test_jobs_go_through_rabbitmq(stack: Containers) -> None:
     api = stack.endpoints()["api"]
-    body = {"amount": "12.50", "currency": "EUR", "reference": "broker"}
-    made = httpx.post(f"{api}/v1/transactions", json=body, timeout=10).json()["data"]["id"]
+    made = create(api, "broker")
     assert eventually(lambda: settled(api, made))
     queues = inside(stack, "rabbitmq", "rabbitmqctl", "-q", "list_queues", "--formatter", "json", "name")
     assert any("yardstick" in one["name"] for one in json.loads(queues)), queues
@@ -106,7 +100,7 @@ def test_an_upgrade_keeps_what_was_stored(stack: Containers, monkeypatch: pytest
     assert {name: stack.ids(name) for name in kept} == kept, "they are not of the release"
     after = httpx.get(f"{api}/v1/transactions/{made['id']}", timeout=10).json()["data"]
     assert (after["amount"], after["createdAt"], after["status"]) == ("7.00", made["createdAt"], "settled")
-    again = httpx.post(f"{api}/v1/transactions", json=body, timeout=10).json()["data"]["id"]
+    again = create(api, "after the upgrade")
     assert eventually(lambda: settled(api, again))
     # What was measured before is there too.
     query = {"query": 'up{job="yardstick-api"}', "time": str(measured)}
@@ -121,8 +115,7 @@ def test_another_engine_takes_the_broker_away(stack: Containers, monkeypatch: py
     assert stack.ids("rabbitmq") == []
     assert eventually(lambda: "rabbitmq" not in {job for job, _, _ in targets(stack)})
     api = stack.endpoints()["api"]
-    body = {"amount": "1.00", "currency": "EUR", "reference": "redis again"}
-    made = httpx.post(f"{api}/v1/transactions", json=body, timeout=10).json()["data"]["id"]
+    made = create(api, "redis again")
     assert eventually(lambda: settled(api, made))
 
 
