@@ -373,7 +373,7 @@ async def test_a_broker_killed_while_jobs_come_and_go_loses_none(
             await publishing
             await eventually(
                 lambda: _attempts(worker) >= {(one, attempt) for one in ids(jobs) for attempt in (1, 2)},
-                within=60,
+                within=150,
             )
             await drained(consumer)
         await publisher.close()
