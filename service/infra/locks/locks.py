@@ -87,6 +87,7 @@ class Locks:
             # From before it was asked for: the server's time to live begins later, so ours ends earlier.
             asked = time.monotonic()
             command = self._store.run(ACQUIRE, [key, _FENCE], [token, round(ttl * 1000)])
+            # In a task of its own: the client may swallow a cancellation, and the lock would be held.
             asking = asyncio.ensure_future(command)
             try:
                 answer = await asyncio.shield(asking)
