@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from compose.docker import Containers
+from compose.docker import Containers, engine
 from compose.effective import by_yaml
 from compose.native import Stack
 from tests.containers import containers, create, docker, eventually, named, settled
@@ -32,7 +32,7 @@ with smtplib.SMTP("mail", 1025, timeout=10) as server:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
-    there = not docker("image", "inspect", MAIL).returncode
+    there = engine() and not docker("image", "inspect", MAIL).returncode
     with containers(
         tmp_path_factory.mktemp("profiles"), **CHOSEN, COMPOSE_PROFILES="mail" if there else ""
     ) as one:
@@ -51,6 +51,8 @@ def test_workers_share_a_queue_that_is_a_file(stack: Containers) -> None:
         return len(httpx.get(query, params={"query": done}, timeout=10).json()["data"]["result"])
 
     assert eventually(lambda: workers() == 3), "each of the three took some"
+    file = docker("exec", named(stack, "worker").name, "test", "-s", "/var/lib/yardstick/queue/queue.db")
+    assert file.returncode == 0, "the jobs went another way"
     assert stack.up(["--scale=worker=1"]) == 0
 
 
